@@ -1,0 +1,63 @@
+"""jaxlab: a JAX research framework. Importing it imports nothing else; names load what they need when first used.
+
+Usage: ``run = jaxlab.train(jaxlab.load_config("configs/digits_cnn.py"), "runs/first")``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxlab.core.config import build, spec
+    from jaxlab.core.config import load as load_config
+    from jaxlab.core.override import override
+    from jaxlab.data.arrays import ArraySource
+    from jaxlab.run.base import base_config
+    from jaxlab.run.check import check
+    from jaxlab.run.doctor import doctor
+    from jaxlab.run.evaluate import evaluate
+    from jaxlab.run.result import Run
+
+__version__ = "0.1.0"
+__all__ = [
+    "ArraySource", "Run", "base_config", "build", "check", "doctor", "evaluate", "load_config", "override", "spec", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name == "train":
+        return importlib.import_module("jaxlab.train")
+    homes = {
+        "ArraySource": "data.arrays:ArraySource", "Run": "run.result:Run", "base_config": "run.base:base_config",
+        "build": "core.config:build", "check": "run.check:check", "doctor": "run.doctor:doctor",
+        "evaluate": "run.evaluate:evaluate", "load_config": "core.config:load", "override": "core.override:override",
+        "spec": "core.config:spec",
+    }  # fmt: skip
+    if name not in homes:
+        raise AttributeError(f"module 'jaxlab' has no attribute {name!r}")
+    module, attribute = homes[name].split(":")
+    globals()[name] = value = getattr(importlib.import_module(f"jaxlab.{module}"), attribute)
+    return value
+
+
+class _TrainPackage(ModuleType):
+    """The package ``jaxlab.train``, which is also the function of that name."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Run:
+        return importlib.import_module("jaxlab.run.train").train(*arguments, **keywords)
+
+
+class _Face(ModuleType):
+    """This module; it notices when the import system puts the package ``train`` into it, and makes that callable."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "train" and isinstance(value, ModuleType):
+            value.__class__ = _TrainPackage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face

@@ -1,0 +1,153 @@
+"""The command line: names of commands and their flags; each command's work is a function in `jaxlab.run`.
+
+Progress and logs go to stderr; the last line of stdout is one JSON object, the result. Exit codes: 0 done, 1 failed,
+2 wrong usage, config or data, 3 diverged, 75 preempted and resumable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlab.core.errors import JaxlabError, UsageError, did_you_mean
+
+_CONFIG_HELP = "FILE.py, FILE.py:PRESET or a run's config.json; any field is overridden by --config.PATH=VALUE"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        return _run([argument for argument in given if argument != "--debug"])
+    except JaxlabError as error:
+        if debug:
+            traceback.print_exc()
+        kind = "stopped" if error.exit_code == 75 else "error"
+        print(f"{kind}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _run(given: list[str]) -> int:
+    flags, overrides = _split_overrides(given)
+    parsed, unknown = _parser().parse_known_args(flags)
+    if unknown:
+        known = [option for option in _options(parsed.command)]
+        raise UsageError(f"{unknown[0]}: no such flag of {parsed.command}{did_you_mean(unknown[0].split('=')[0], known)}")
+    if overrides and "config" not in vars(parsed):
+        raise UsageError(f"--config.{next(iter(overrides))}: {parsed.command} takes no config; a run keeps the one it was trained with")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a plug-in in the folder where the command is given can be named
+    result = globals()[f"_{parsed.command}"](parsed, overrides)
+    print(json.dumps(result), flush=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("jaxlab", description="A JAX research framework.", allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("train", "train; run again, it resumes; done, it says so"),
+        ("check", "check a config without training: data, parameters, cost, warnings"),
+        ("evaluate", "measure a checkpoint on a split: metrics, prediction store, pictures"),
+        ("doctor", "say what this machine has"),
+    ):
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for flag, options in _options(name).items():
+            command.add_argument(flag, **options)
+    return parser
+
+
+def _options(command: str) -> dict[str, dict[str, Any]]:
+    """Return the flags of a command."""
+    config = {"--config": {"required": True, "help": _CONFIG_HELP, "metavar": "FILE"}}
+    workdir = {"required": True, "help": "the run's directory", "metavar": "DIR"}
+    return {
+        "train": {**config, "--workdir": workdir},
+        "check": {**config, "--workdir": {"help": "where the run would be written", "metavar": "DIR"}},
+        "evaluate": {
+            "--workdir": workdir,
+            "--split": {"default": "test", "help": "train, valid or test (default: test)"},
+            "--step": {"default": "best", "help": "best, latest or a number (default: best, chosen on valid)"},
+            "--batch_size": {"type": int, "help": "examples a batch; does not change the result"},
+        },
+        "doctor": {},
+    }[command]
+
+
+def _split_overrides(given: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Take ``--config.PATH=VALUE`` and ``--config.PATH VALUE`` out of the arguments; a lone flag means true."""
+    flags: list[str] = []
+    overrides: dict[str, str] = {}
+    position = 0
+    while position < len(given):
+        argument = given[position]
+        position += 1
+        if not argument.startswith("--config."):
+            flags.append(argument)
+            continue
+        path, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals and position < len(given) and not given[position].startswith("--"):
+            value = given[position]
+            position += 1
+        elif not equals:
+            value = "true"
+        overrides[path] = value
+    return flags, overrides
+
+
+def _load(parsed: argparse.Namespace, overrides: dict[str, str]) -> Any:
+    from jaxlab.core import config as configs
+    from jaxlab.core.override import override
+
+    config = configs.load(parsed.config)
+    try:
+        return override(config, overrides)
+    except UsageError as error:
+        raise type(error)(f"--{error} (in {parsed.config})") from error
+
+
+def _train(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    config = _load(parsed, overrides)
+    from jaxlab.run.train import train
+
+    run = train(config, parsed.workdir, {"config": str(Path(parsed.config).resolve()), "overrides": overrides})
+    print(f"finished: {run.workdir}", file=sys.stderr)
+    return {"workdir": str(run.workdir), **run.summary}
+
+
+def _check(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    config = _load(parsed, overrides)
+    from jaxlab.run.check import check
+    from jaxlab.run.check_table import print_check
+
+    result = check(config, parsed.workdir)
+    print_check(result)
+    return result
+
+
+def _evaluate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    from jaxlab.run.evaluate import evaluate
+
+    result = evaluate(parsed.workdir, parsed.split, parsed.step, parsed.batch_size)
+    for name, value in result["metrics"].items():
+        print(f"{name} {value:.4f}  (n={result['n']}, step {result['step']})", file=sys.stderr)
+    return result
+
+
+def _doctor(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    from jaxlab.run.doctor import doctor
+
+    result = doctor()
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    return result

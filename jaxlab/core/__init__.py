@@ -1,0 +1,1 @@
+"""Floor 1: contracts, config, trees, randomness, the run directory's schema and errors."""

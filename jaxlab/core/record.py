@@ -1,0 +1,145 @@
+"""The run directory's schema: what is written where, and how it is read back. Imports no JAX.
+
+Usage: ``record.open_run(workdir, config, origin)``, rows through `MetricsLog`, ``record.finish(workdir, summary)``.
+A directory with a config and no ``summary.json`` is a run that was killed or still goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxlab.core import config as configs
+from jaxlab.core.errors import DataError, UsageError
+
+CONFIG = "config.json"
+OVERRIDES = "overrides.json"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+LOG = "log.txt"
+CHECKPOINTS = "checkpoints"
+PREDICTIONS = "predictions"
+PLOTS = "plots"
+
+
+def open_run(workdir: Path, config: ConfigDict, origin: Mapping[str, Any]) -> None:
+    """Make the run directory, or check that the one that stands there is of the same config.
+
+    Args:
+      workdir: the run's directory.
+      config: resolved and complete.
+      origin: the config file and the overrides that made the config.
+
+    Raises:
+      UsageError: the directory holds a run of another config (naming each difference), or things that are no run.
+    """
+    if (workdir / CONFIG).exists():
+        differences = configs.diff(read_config(workdir), config)
+        if differences:
+            first = list(differences.items())[:10]
+            lines = [f"  config.{path}: {old!r} there, {new!r} now" for path, (old, new) in first]
+            more = [f"  and {len(differences) - 10} more"] if len(differences) > 10 else []
+            problem = f"{workdir} holds a run of another config; choose another --workdir"
+            raise UsageError("\n".join([problem, *lines, *more]))
+        return
+    own = (OVERRIDES, f".{OVERRIDES}.", f".{CONFIG}.")  # all that a start killed half way leaves
+    if workdir.is_file() or (workdir.is_dir() and any(not p.name.startswith(own) for p in workdir.iterdir())):
+        raise UsageError(f"--workdir={workdir} is not empty and holds no run; choose another")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / OVERRIDES, origin)
+    write_atomically(workdir / CONFIG, configs.to_json(config))
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """Return the config of the run at `workdir`.
+
+    Raises:
+      DataError: there is no run.
+    """
+    path = workdir / CONFIG
+    if not path.is_file():
+        raise DataError(f"{workdir} holds no run: there is no {CONFIG} in it")
+    return configs.from_json(path.read_text())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, or an empty one where there is no file."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    write_atomically(path, json.dumps(_finite(value), indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` beside `path`, flush it to disk and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def finish(workdir: Path, summary: Mapping[str, Any]) -> None:
+    """Write the summary, which marks the run as finished."""
+    write_json(workdir / SUMMARY, summary)
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Return the rows of metrics in order; a torn last line (a killed writer) is left out."""
+    path = workdir / METRICS
+    if not path.is_file():
+        return []
+    text = path.read_text()
+    complete = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+class MetricsLog:
+    """Appends rows to ``metrics.jsonl``, each in one write."""
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        """Open the log for a run that goes on after `step`, dropping the rows after it."""
+        self._path = workdir / METRICS
+        rows = read_metrics(workdir)
+        kept = [row for row in rows if row["step"] <= step]
+        if len(kept) != len(rows) or (self._path.exists() and not self._path.read_bytes().endswith(b"\n")):
+            write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = self._path.open("ab", buffering=0)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one row."""
+        self._file.write((json.dumps(_finite({"step": step, **values})) + "\n").encode())
+
+    def sync(self) -> None:
+        """Flush to disk, so that the rows before a checkpoint outlive a crash of the machine."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON cannot say (nan, infinities) by its name."""
+    if isinstance(value, Mapping):
+        return {name: _finite(child) for name, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(child) for child in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)

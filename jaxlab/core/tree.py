@@ -1,0 +1,49 @@
+"""Named leaves of a tree of arrays, and ordered-regex rules over the names.
+
+Usage: ``match(rules, named_leaves(params))`` gives each parameter the value of the first rule that fits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+from jaxlab.core.errors import ConfigError
+from jaxlab.core.types import PyTree, Rules
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """Return the leaves by their slash-joined path, e.g. ``Dense_0/kernel``, in the tree's own order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def match(rules: Rules, names: Iterable[str]) -> dict[str, Any]:
+    """Return for each name the value of the first rule whose expression matches the whole name.
+
+    Raises:
+      ConfigError: a name that no rule covers, so that nothing is decided by accident.
+    """
+    try:
+        compiled = [(re.compile(pattern), value) for pattern, value in rules]
+    except re.error as error:
+        raise ConfigError(f"rule {error.pattern!r} is not a regular expression: {error}") from error
+    matched: dict[str, Any] = {}
+    for name in names:
+        for pattern, value in compiled:
+            if pattern.fullmatch(name):
+                matched[name] = value
+                break
+        else:
+            patterns = ", ".join(repr(pattern.pattern) for pattern, _ in compiled)
+            raise ConfigError(f"no rule covers the parameter {name!r}; rules, in order: {patterns or 'none'}")
+    return matched
+
+
+def match_tree(rules: Rules, tree: PyTree) -> PyTree:
+    """Return a tree of the same structure whose leaves are the matched values."""
+    values = match(rules, named_leaves(tree))
+    return jax.tree.unflatten(jax.tree.structure(tree), list(values.values()))

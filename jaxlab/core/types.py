@@ -1,0 +1,126 @@
+"""All contracts of jaxlab: the one page to read before writing a plug-in.
+
+Everything here is a plain type. A model, source, transform, objective, metric, hook or sink of your own
+fulfils one of these and is named in a config by its import path; nothing has to be registered or subclassed.
+
+Shape letters: B examples in a batch, C classes; a leading K is a number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from flax import struct
+
+Array = jax.Array
+PyTree = Any
+
+Batch = Mapping[str, Array]
+"""Fields of B stacked examples. Always holds ``mask`` [B] float32 (1 a real example, 0 padding) and
+``id`` [B] int32 (the example's index in its source)."""
+
+HostBatch = dict[str, np.ndarray]
+"""A batch before it is put on devices."""
+
+Outputs = Mapping[str, Array]
+"""Per-example results, each with leading axis B: logits, predictions, scores, embeddings."""
+
+
+class DataSpec(NamedTuple):
+    """What a source yields: one example's fields without the batch axis, the number of examples, and facts."""
+
+    example: Mapping[str, jax.ShapeDtypeStruct]
+    size: int
+    meta: Mapping[str, Any]
+
+
+class Source(Protocol):
+    """Random access to examples; ``__getitems__`` returns the rows stacked, one array a field."""
+
+    @property
+    def spec(self) -> DataSpec: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: np.ndarray) -> Mapping[str, np.ndarray]: ...
+
+
+class Randomness(Protocol):
+    """Random numbers of this process's rows of one batch: a function of seed, step and row, of nothing else."""
+
+    def uniform(self, low: float, high: float, shape: tuple[int, ...] = ()) -> np.ndarray: ...
+
+    def integers(self, low: int, high: int, shape: tuple[int, ...] = ()) -> np.ndarray: ...
+
+    def normal(self, shape: tuple[int, ...] = ()) -> np.ndarray: ...
+
+
+Transform = Callable[[Mapping[str, np.ndarray], Randomness], Mapping[str, np.ndarray]]
+"""A pure function of a whole batch and its randomness, vectorised over the rows."""
+
+
+class Loss(NamedTuple):
+    """An objective's result. Sums, never means: the step divides once, by the weight of the whole batch."""
+
+    total: Array
+    weight: Array
+    outputs: Outputs
+    model_state: PyTree
+
+
+Apply = Callable[..., tuple[Outputs, PyTree]]
+"""The model with parameters, collections, random streams and the train flag bound; call it with batch fields."""
+
+Objective = Callable[[Apply, Batch], Loss]
+"""Decides how, and how often, the model is called, and what is minimised."""
+
+
+class Metric(NamedTuple):
+    """An additive statistic. `update` runs inside jit; merging is ``tree.map(add)``; `compute` runs once, on the host."""
+
+    update: Callable[[Outputs, Batch], PyTree]
+    compute: Callable[[PyTree], float | Mapping[str, float]]
+
+
+class TrainState(struct.PyTreeNode):
+    """All that training carries from step to step: arrays only; no functions, no config, no random key."""
+
+    step: Array
+    params: PyTree
+    model_state: PyTree
+    opt_state: PyTree
+    ema: PyTree
+
+
+Statistics = Mapping[str, PyTree]
+"""Sums over examples by metric name; ``loss`` holds ``(total, weight)``."""
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Statistics]]
+"""Pure and un-jitted; `jaxlab.train.parallel` compiles it."""
+
+EvalStep = Callable[[TrainState, Batch], tuple[Statistics, Outputs]]
+
+Hook = Callable[[int, TrainState], Mapping[str, float] | None]
+"""Called with the step just finished and the state; what it returns becomes a row of metrics."""
+
+
+class Periodic(NamedTuple):
+    """A hook and how often it runs, in steps."""
+
+    every: int
+    hook: Hook
+
+
+class Sink(Protocol):
+    """Receives rows of metrics, off the step's path and on process 0 only."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+Rules = Sequence[tuple[str, Any]]
+"""Ordered (regular expression, value) pairs over parameter names; the first full match wins."""

@@ -1,0 +1,45 @@
+"""Which examples stand in the batch of a step: arithmetic on (seed, step), the same for any number of hosts.
+
+Training walks through one permutation an epoch, end to end, so that batches may cross epochs and every example is
+seen once an epoch. Evaluation walks through the source in its own order and pads the last batch.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from jaxlab.core import rng
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order [size] of one epoch; the last few are kept, since consecutive batches share them."""
+    order = rng.host(seed, "order", epoch).permutation(np.int32(size))
+    order.setflags(write=False)
+    return order
+
+
+def train_indices(size: int, batch_size: int, seed: int, step: int, steps: int = 1) -> np.ndarray:
+    """Return the global example indices [steps * batch_size] of `steps` consecutive batches from `step` on."""
+    first, last = step * batch_size, (step + steps) * batch_size
+    pieces = []
+    while first < last:
+        epoch, start = divmod(first, size)
+        stop = min(size, start + last - first)
+        pieces.append(permutation(size, seed, epoch)[start:stop])
+        first += stop - start
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def eval_indices(size: int, batch_size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices [batch_size] of the evaluation batch numbered `batch`, and its mask (0 where padded)."""
+    positions = np.arange(batch * batch_size, (batch + 1) * batch_size)
+    mask = (positions < size).astype(np.float32)
+    return np.where(positions < size, positions, 0).astype(np.int32), mask
+
+
+def eval_batch_count(size: int, batch_size: int) -> int:
+    """Return how many batches cover `size` examples."""
+    return -(-size // batch_size)

@@ -1,0 +1,190 @@
+"""From a source to batches on devices: gathered and transformed as whole arrays, fetched ahead of the step.
+
+`Batches` maps a step to a host batch and holds no position; who reads it (a thread, or Grain's worker processes)
+changes nothing but speed. Knows no device: putting a batch there is a function that the caller passes.
+Usage: ``feed(TrainBatches(source, (), 128, seed), first=0, last=1000, chunk=8, put=jax.device_put)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from jaxlab.core import rng
+from jaxlab.core.types import DataSpec, HostBatch, Source, Transform
+from jaxlab.data import order
+
+T = TypeVar("T")
+CHUNK_BYTES = 2**18  # one transfer carries about this much: small batches travel together, large ones alone
+CHUNK_STEPS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class RowRandomness:
+    """The random numbers of one transform on one batch: drawn for the global batch, of which `rows` are kept."""
+
+    generator: np.random.Generator
+    batch_size: int
+    rows: slice
+
+    def uniform(self, low: float, high: float, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Return float32 numbers [rows, *shape] in [low, high)."""
+        return self.generator.uniform(low, high, (self.batch_size, *shape)).astype(np.float32)[self.rows]
+
+    def integers(self, low: int, high: int, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Return integers [rows, *shape] in [low, high)."""
+        return self.generator.integers(low, high, (self.batch_size, *shape))[self.rows]
+
+    def normal(self, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Return standard normal float32 numbers [rows, *shape]."""
+        return self.generator.standard_normal((self.batch_size, *shape), np.float32)[self.rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Host batches by number. `rows` are those of each global batch that this process reads.
+
+    With `training` the order is a permutation an epoch and any number is valid; without, the source's own order,
+    the last batch padded.
+    """
+
+    source: Source
+    transforms: tuple[Transform, ...]
+    batch_size: int
+    seed: int
+    training: bool
+    rows: slice = dataclasses.field(default_factory=lambda: slice(None))
+
+    def __len__(self) -> int:
+        """Return the number of batches that cover the source once."""
+        return order.eval_batch_count(len(self.source), self.batch_size)
+
+    def indices(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the global indices and mask, each [batch_size], of a batch."""
+        if not self.training:
+            return order.eval_indices(len(self.source), self.batch_size, number)
+        ids = order.train_indices(len(self.source), self.batch_size, self.seed, number)
+        return ids, np.ones(self.batch_size, np.float32)
+
+    def __getitem__(self, number: int) -> HostBatch:
+        """Return this process's rows of the batch numbered `number`."""
+        return {name: value[0] for name, value in self.chunk(number, 1).items()}
+
+    def chunk(self, first: int, count: int) -> HostBatch:
+        """Return `count` consecutive batches stacked, each field [count, rows, ...]; gathered in one go."""
+        pairs = [self.indices(number) for number in range(first, first + count)]
+        ids = np.stack([pair[0][self.rows] for pair in pairs])
+        mask = np.stack([pair[1][self.rows] for pair in pairs])
+        gathered = self.source.__getitems__(ids.reshape(-1))
+        fields = {name: value.reshape(*ids.shape, *value.shape[1:]) for name, value in gathered.items()}
+        if self.transforms:
+            batches = [self._transform({n: v[i] for n, v in fields.items()}, first + i) for i in range(count)]
+            fields = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+        return {**fields, "id": ids, "mask": mask}
+
+    def _transform(self, fields: Mapping[str, np.ndarray], number: int) -> Mapping[str, np.ndarray]:
+        stream = "transform" if self.training else "transform-eval"
+        for place, transform in enumerate(self.transforms):
+            generator = rng.host(self.seed, stream, number, place)
+            fields = transform(fields, RowRandomness(generator, self.batch_size, self.rows))
+        return fields
+
+
+def transformed_spec(source: Source, transforms: Sequence[Transform]) -> DataSpec:
+    """Return the source's spec as the transforms leave it, found by transforming its first row."""
+    if not transforms:
+        return source.spec
+    row = Batches(source, tuple(transforms), 1, 0, training=False)[0]
+    example = {n: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for n, v in row.items() if n not in ("id", "mask")}
+    return source.spec._replace(example=example)
+
+
+def batch_bytes(batches: Batches) -> int:
+    """Return the bytes of one batch of this process."""
+    return sum(value.nbytes for value in batches[0].values())
+
+
+def chunk_steps(bytes_per_batch: int) -> int:
+    """Return how many batches travel to the devices in one transfer."""
+    return int(np.clip(CHUNK_BYTES // max(bytes_per_batch, 1), 1, CHUNK_STEPS))
+
+
+def feed(
+    batches: Batches, *, first: int, last: int, chunk: int, put: Callable[[HostBatch], T], workers: int = 0
+) -> Iterator[tuple[int, T]]:
+    """Yield ``(step, chunk)`` for chunks of `chunk` batches aligned to multiples of it, fetched ahead.
+
+    Args:
+      batches: the training batches.
+      first: the step to begin at; its chunk may begin earlier.
+      last: the step to end before; its chunk may end later.
+      chunk: batches in a chunk.
+      put: moves a host chunk to the devices; called on the fetching thread.
+      workers: Grain worker processes that gather and transform; 0 does both on the fetching thread.
+    """
+    starts = range(first // chunk * chunk, last, chunk)
+    produced = _from_workers(batches, starts, chunk, workers) if workers else (batches.chunk(s, chunk) for s in starts)
+    return prefetch((start, put(host)) for start, host in zip(starts, produced, strict=True))
+
+
+def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """Yield `items` in order, produced by a thread that runs up to `depth` ahead; an exception there is raised here."""
+    ready: queue.Queue[tuple[T] | BaseException] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def offer(item: tuple[T] | BaseException) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for item in items:
+                offer((item,))
+                if stopped.is_set():
+                    return
+            offer(StopIteration())
+        except BaseException as error:  # raised again on the consumer's thread, which is the one that can handle it
+            offer(error)
+
+    thread = threading.Thread(target=produce, name="jaxlab-prefetch", daemon=True)
+    thread.start()
+    try:
+        while isinstance(item := ready.get(), tuple):
+            yield item[0]
+        if not isinstance(item, StopIteration):
+            raise item
+    finally:
+        stopped.set()
+        thread.join(timeout=5)
+
+
+class _Chunks:
+    """The chunks as Grain's random-access source."""
+
+    def __init__(self, batches: Batches, starts: range, chunk: int) -> None:
+        self._batches, self._starts, self._chunk = batches, starts, chunk
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, place: Any) -> HostBatch:
+        return self._batches.chunk(self._starts[int(place)], self._chunk)
+
+
+def _from_workers(batches: Batches, starts: range, chunk: int, workers: int) -> Iterator[HostBatch]:
+    import grain  # 1.5 s, and only larger-than-memory data needs it
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which only absl's own app.run would have parsed
+        flags.FLAGS.mark_as_parsed()
+    dataset = grain.MapDataset.source(_Chunks(batches, starts, chunk)).to_iter_dataset()
+    return iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))

@@ -1,0 +1,1 @@
+"""Metrics: additive statistics inside jit, and tables and pictures from the prediction store."""

@@ -1,0 +1,56 @@
+"""A plain convolutional network: blocks of 3×3 convolutions, each block ending in a 2×2 max pool, then dense layers.
+
+Shape letters: B batch, H height, W width, C channels, D features.
+"""
+
+from __future__ import annotations
+
+import jax
+from flax import linen as nn
+
+from jaxlab.core.types import DataSpec
+from jaxlab.models.layers import BatchNorm, convolve, max_pool
+
+
+class CNN(nn.Module):
+    """`channels` gives each block's width, `depth` the convolutions in a block."""
+
+    classes: int
+    channels: tuple[int, ...]
+    depth: int
+    hidden: tuple[int, ...]
+    dropout: float
+    batch_norm: bool
+    global_pool: bool
+    batch_axis: str | None
+
+    @nn.compact
+    def __call__(self, image_BHWC: jax.Array, mask_B: jax.Array | None = None, *, train: bool) -> dict[str, jax.Array]:
+        """Return ``logits`` [B, classes]."""
+        x_BHWC = image_BHWC
+        for width in self.channels:
+            for _ in range(self.depth):
+                x_BHWC = nn.Conv(width, (3, 3), use_bias=not self.batch_norm, conv_general_dilated=convolve)(x_BHWC)
+                if self.batch_norm:
+                    x_BHWC = BatchNorm(self.batch_axis)(x_BHWC, mask_B, train)
+                x_BHWC = nn.relu(x_BHWC)
+            x_BHWC = max_pool(x_BHWC)
+        x_BD = x_BHWC.mean(axis=(1, 2)) if self.global_pool else x_BHWC.reshape(x_BHWC.shape[0], -1)
+        for width in self.hidden:
+            x_BD = nn.relu(nn.Dense(width)(nn.Dropout(self.dropout, deterministic=not train)(x_BD)))
+        x_BD = nn.Dropout(self.dropout, deterministic=not train)(x_BD)
+        return {"logits": nn.Dense(self.classes)(x_BD)}
+
+
+def make(
+    data: DataSpec,
+    batch_axis: str | None,
+    channels: tuple[int, ...] = (32, 64),
+    depth: int = 1,
+    hidden: tuple[int, ...] = (),
+    dropout: float = 0.0,
+    batch_norm: bool = True,
+    global_pool: bool = False,
+) -> CNN:
+    """Return a CNN with one output a class of the data."""
+    return CNN(len(data.meta["classes"]), channels, depth, hidden, dropout, batch_norm, global_pool, batch_axis)

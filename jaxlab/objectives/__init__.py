@@ -1,0 +1,1 @@
+"""Objectives: ``(apply, batch) -> Loss``, sums over examples that the train step divides once."""

@@ -1,0 +1,1 @@
+"""Assembles a run by name from a config: one file a command."""

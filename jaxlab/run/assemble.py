@@ -1,0 +1,149 @@
+"""From a config to the parts of a run: the only caller of `build`. Context flows down as arguments.
+
+Usage: ``experiment = assemble(config)``; nothing here touches a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from jaxlab.core.config import build
+from jaxlab.core.errors import ConfigError, did_you_mean
+from jaxlab.core.types import (
+    Batch, DataSpec, EvalStep, Metric, Objective, Periodic, Sink, Source, Statistics, TrainState, TrainStep, Transform,
+)  # fmt: skip
+from jaxlab.data.pipeline import Batches, transformed_spec
+from jaxlab.train.step import init_state, make_eval_step, make_train_step
+
+SPLITS = ("train", "valid", "test")
+
+
+class Experiment(NamedTuple):
+    """All that a config describes, built."""
+
+    config: ConfigDict
+    sources: Mapping[str, Source]
+    transforms: tuple[Transform, ...]
+    augment: tuple[Transform, ...]
+    data: DataSpec
+    make_model: Callable[[str | None], nn.Module]
+    objective: Objective
+    metrics: Mapping[str, Metric]
+    optimizer: optax.GradientTransformation
+
+    def batches(self, split: str, batch_size: int | None = None, *, training: bool = False) -> Batches:
+        """Return the batches of a split: in order and once, or with `training` shuffled, augmented and without end."""
+        size = batch_size or self.config.train.batch_size
+        transforms = self.transforms + (self.augment if training else ())
+        return Batches(self.sources[split], transforms, size, self.config.seed, training, process_rows(size))
+
+    def init(self) -> TrainState:
+        """Return the state before the first step."""
+        train = self.config.train
+        model, batch = self.make_model(None), jax.tree.map(jnp.zeros_like, self.abstract_batch(rows=2))
+        return init_state(model, self.objective, self.optimizer, batch, self.config.seed, train.ema is not None)
+
+    def train_step(self, batch_axis: str | None) -> TrainStep:
+        """Return the step; `batch_axis` names the mapped axis under pmap."""
+        train = self.config.train
+        return make_train_step(
+            self.make_model(batch_axis), self.objective, self.metrics, self.optimizer, seed=self.config.seed,
+            grad_accumulation=train.grad_accumulation, precision=train.precision, ema=train.ema, batch_axis=batch_axis,
+        )  # fmt: skip
+
+    def eval_step(self, batch_axis: str | None) -> EvalStep:
+        """Return the evaluation step."""
+        model, precision = self.make_model(batch_axis), self.config.train.precision
+        return make_eval_step(model, self.objective, self.metrics, precision=precision, batch_axis=batch_axis)
+
+    def abstract_batch(self, rows: int | None = None) -> Batch:
+        """Return the shapes of a global batch."""
+        size = rows or self.config.train.batch_size
+        fields = {**self.data.example, "mask": jax.ShapeDtypeStruct((), np.float32), "id": jax.ShapeDtypeStruct((), np.int32)}
+        return {name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype) for name, x in fields.items()}
+
+    def abstract_step(self) -> tuple[TrainState, Statistics]:
+        """Return the shapes of a step's results: a whole step is checked without data or devices."""
+        return jax.eval_shape(self.train_step(None), jax.eval_shape(self.init), self.abstract_batch())
+
+
+def assemble(config: ConfigDict, splits: tuple[str, ...] = SPLITS) -> Experiment:
+    """Return the experiment that `config` describes, with the sources of those `splits` that it has.
+
+    Raises:
+      ConfigError: a value that cannot be used, naming its path.
+      DataError: data that is not there.
+    """
+    check_values(config)
+    sources = {split: build(config.data[split], path=f"config.data.{split}") for split in splits if split in config.data}
+    transforms = build(config.data.transforms, path="config.data.transforms")
+    augment = build(config.data.augment, path="config.data.augment")
+    data = transformed_spec(next(iter(sources.values())), transforms)
+    context = {"data": data, "total_steps": config.train.steps}
+
+    def make_model(batch_axis: str | None) -> nn.Module:
+        return build(config.model, path="config.model", batch_axis=batch_axis, **context)
+
+    objective, metrics, optimizer = (
+        build(config[name], path=f"config.{name}", **context) for name in ("objective", "metrics", "optimizer")
+    )
+    return Experiment(config, sources, transforms, augment, data, make_model, objective, metrics, optimizer)
+
+
+def make_hooks(config: ConfigDict, **context: Any) -> list[Periodic]:
+    """Return the hooks that the config names."""
+    return list(build(config.hooks, path="config.hooks", **context).values())
+
+
+def make_sinks(config: ConfigDict, workdir: Path, first_step: int) -> list[Sink]:
+    """Return the sinks that the config names; only process 0 has any."""
+    if jax.process_index() != 0:
+        return []
+    context = {"workdir": workdir, "first_step": first_step, "total_steps": config.train.steps}
+    return list(build(config.sinks, path="config.sinks", **context).values())
+
+
+def process_rows(batch_size: int) -> slice:
+    """Return which rows of a global batch this process reads."""
+    share = batch_size // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def check_devices(config: ConfigDict, count: int) -> None:
+    """Raise ConfigError where the batch does not split evenly over `count` devices and the microbatches."""
+    size, parts = config.train.batch_size, count * config.train.grad_accumulation
+    if size % parts:
+        nearest = max(parts, round(size / parts) * parts)
+        raise ConfigError(
+            f"config.train.batch_size={size}: expected a multiple of {parts} ({count} devices × "
+            f"config.train.grad_accumulation={config.train.grad_accumulation}), such as {nearest}"
+        )
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raise ConfigError for a value that no run can use, before any device work."""
+    if "train" not in config.data:
+        raise ConfigError(f"config.data.train is missing{did_you_mean('train', config.data)}")
+    for name in ("steps", "batch_size", "grad_accumulation", "steps_per_call", "log_every", "eval_every", "checkpoint_every", "keep"):
+        if config.train[name] < 1:
+            raise ConfigError(f"config.train.{name}={config.train[name]}: expected 1 or more")
+    if config.data.workers < 0:
+        raise ConfigError(f"config.data.workers={config.data.workers}: expected 0 or more")
+    if config.train.ema is not None and not 0 <= config.train.ema < 1:
+        raise ConfigError(f"config.train.ema={config.train.ema}: expected a decay of at least 0 and below 1")
+    if config.train.best_mode not in ("min", "max"):
+        raise ConfigError(f"config.train.best_mode={config.train.best_mode!r}: expected min or max")
+    prefix, _, metric = config.train.best.partition("/")
+    names = {"loss", *config.metrics}
+    if prefix != "valid" or metric.split("/")[0] not in names:
+        best = {f"valid/{name}" for name in names}
+        raise ConfigError(f"config.train.best={config.train.best!r}: no such metric{did_you_mean(config.train.best, best)}")

@@ -1,0 +1,51 @@
+"""The documented base of every config: the fields that all runs have, and what they mean.
+
+A config file calls `base_config` and sets what differs.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from jaxlab.core.config import spec
+
+
+def base_config() -> ConfigDict:
+    """Return a config that lacks only what is to be trained: data, model, objective, metrics and optimizer."""
+    config = ConfigDict()
+    config.seed = 0  # decides initial weights, data order, augmentation and dropout
+
+    config.data = ConfigDict()  # train, valid, test: sources; train is needed, the others are optional
+    config.data.transforms = ()  # applied to every split, in order
+    config.data.augment = ()  # applied to training batches only, after the transforms
+    config.data.workers = 0  # Grain worker processes for data larger than memory; 0 reads on a thread
+
+    config.model = ConfigDict()
+    config.objective = ConfigDict()
+    config.metrics = ConfigDict()  # by name
+    config.optimizer = ConfigDict()
+
+    config.train = ConfigDict()
+    config.train.steps = 1000
+    config.train.batch_size = 128  # global: over all devices and hosts, and over all microbatches
+    config.train.grad_accumulation = 1  # microbatches a step, scanned
+    config.train.steps_per_call = 1  # steps a dispatch, scanned; the results are the same
+    config.train.precision = "float32"  # or bfloat16: computes in it, parameters stay float32
+    config.train.ema = placeholder(float)  # decay of the parameters' moving average, used by evaluation
+    config.train.log_every = 50
+    config.train.eval_every = 500  # on data.valid; the state is saved then as well
+    config.train.checkpoint_every = 500
+    config.train.keep = 2  # latest checkpoints that stay, besides the best
+    config.train.best = "valid/loss"  # what evaluation measures and decides which checkpoint is best
+    config.train.best_mode = "min"
+
+    config.parallel = ConfigDict()
+    config.parallel.strategy = "jit"  # or pmap
+    config.parallel.mesh = ConfigDict({"data": -1})  # devices; -1 takes all
+
+    config.hooks = ConfigDict()  # by name: factories of a Periodic
+    config.sinks = ConfigDict()
+    config.sinks.console = spec("jaxlab.track.console:make")
+    config.sinks.tensorboard = spec("jaxlab.track.tensorboard:make")
+    return config

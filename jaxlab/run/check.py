@@ -1,0 +1,93 @@
+"""The ``check`` command: a whole experiment checked in seconds by abstract evaluation, without training."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxlab.core.config import flatten
+from jaxlab.core.tree import named_leaves
+from jaxlab.core.types import PyTree, TrainState
+from jaxlab.run.assemble import Experiment, assemble, check_devices
+from jaxlab.run.environment import describe_source
+from jaxlab.train.parallel import make_strategy
+
+
+def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Return the resolved config, the data, the parameters, the step's cost and warnings.
+
+    Args:
+      config: complete.
+      workdir: where the run would be written, to compare checkpoints with the free disk; the current folder if None.
+
+    Raises:
+      ConfigError, DataError: what would stop the run.
+    """
+    experiment = assemble(config)
+    state, _ = experiment.abstract_step()
+    devices = jax.devices()
+    make_strategy(config.parallel.strategy, config.parallel.mesh.to_dict(), devices)
+    check_devices(config, len(devices) if config.parallel.mesh.data == -1 else config.parallel.mesh.data)
+    leaves = named_leaves(state.params)
+    batch = _bytes(experiment.abstract_batch())
+    checkpoint = _bytes(state)
+    result = {
+        "config": flatten(config),
+        "data": {split: describe_source(source) for split, source in experiment.sources.items()},
+        "model_input": {name: f"{x.dtype}{list(x.shape)}" for name, x in experiment.data.example.items()},
+        "epochs": config.train.steps * config.train.batch_size / len(experiment.sources["train"]),
+        "parameters": {name: {"shape": list(x.shape), "dtype": str(x.dtype), "count": x.size} for name, x in leaves.items()},
+        "parameter_count": sum(x.size for x in leaves.values()),
+        "bytes": {
+            "parameters": _bytes(state.params), "optimizer": _bytes(state.opt_state), "model_state": _bytes(state.model_state),
+            "ema": _bytes(state.ema), "batch": batch,
+        },
+        "flops_per_step": _flops(experiment, state),
+        "checkpoint_bytes": checkpoint,
+        "free_disk_bytes": shutil.disk_usage(_existing(Path(workdir) if workdir else Path.cwd())).free,
+    }  # fmt: skip
+    return {**result, "warnings": _warnings(config, result)}
+
+
+def _flops(experiment: Experiment, state: TrainState) -> float | None:
+    """Return XLA's count for one step before optimisation; None where the backend does not count.
+
+    A scan's body is counted once, so that with accumulation the microbatches are multiplied in.
+    """
+    step = experiment.train_step(None)
+    cost = jax.jit(step).lower(state, experiment.abstract_batch()).cost_analysis()
+    if not cost or "flops" not in cost:
+        return None
+    return float(cost["flops"]) * experiment.config.train.grad_accumulation
+
+
+def _warnings(config: ConfigDict, found: dict[str, Any]) -> list[str]:
+    warnings = []
+    train = config.train
+    needed = found["checkpoint_bytes"] * (train.keep + 2)  # the latest, the best, and the one being written
+    if needed > found["free_disk_bytes"]:
+        warnings.append(f"checkpoints need {needed:,} bytes, but only {found['free_disk_bytes']:,} are free")
+    if found["epochs"] < 1:
+        warnings.append(f"the run sees only {found['epochs']:.2f} of the training data (config.train.steps={train.steps})")
+    if "valid" not in config.data:
+        warnings.append("no config.data.valid: no checkpoint is chosen as best")
+    if train.eval_every > train.steps:
+        warnings.append(f"config.train.eval_every={train.eval_every} is more than the {train.steps} steps: only the end is measured")
+    if train.batch_size > found["data"]["train"]["size"]:
+        warnings.append(f"config.train.batch_size={train.batch_size} is more than the {found['data']['train']['size']} examples")
+    return warnings
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _existing(path: Path) -> Path:
+    path = path.expanduser().resolve()
+    return path if path.exists() else _existing(path.parent)

@@ -1,0 +1,106 @@
+"""The ``evaluate`` command: a checkpoint on a whole split, with the prediction store, metrics and pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxlab.core import record
+from jaxlab.core.errors import ConfigError, did_you_mean
+from jaxlab.core.types import HostBatch, PyTree
+from jaxlab.data.pipeline import prefetch
+from jaxlab.run.assemble import SPLITS, Experiment, assemble
+from jaxlab.run.result import Run
+from jaxlab.run.train import restore
+from jaxlab.train.checkpoint import Checkpoints
+from jaxlab.train.evaluate import predict
+from jaxlab.train.parallel import Strategy, make_strategy, measure
+from jaxlab.train.step import summarise
+
+EVALUATION = "evaluation.json"
+
+
+def evaluate(
+    workdir: str | os.PathLike[str], split: str = "test", step: str = "best", batch_size: int | None = None
+) -> dict[str, Any]:
+    """Measure a checkpoint of a run on a split; write the prediction store, ``evaluation.json`` and plots.
+
+    Args:
+      workdir: the run's directory.
+      split: train, valid or test; train is measured unshuffled and not augmented.
+      step: best, latest or a number; best is chosen on the validation split.
+      batch_size: examples a batch, the run's own if None; it does not change the result.
+
+    Raises:
+      DataError: no run, no such checkpoint or no data.
+      ConfigError: the config has no such split.
+    """
+    folder = Path(workdir).expanduser().resolve()
+    config = record.read_config(folder)
+    available = [name for name in SPLITS if name in config.data]
+    if split not in available:
+        raise ConfigError(f"--split={split}: config.data has no such split{did_you_mean(split, available)}")
+    experiment = assemble(config, (split,))
+    best, mode = config.train.best, config.train.best_mode
+    with Checkpoints(folder / record.CHECKPOINTS, keep=config.train.keep, best=best, mode=mode, writable=False) as checkpoints:
+        at = checkpoints.resolve(step)
+        strategy = make_strategy(config.parallel.strategy, config.parallel.mesh.to_dict(), jax.devices())
+        state = restore(checkpoints, at, experiment.abstract_step(), strategy)["state"]
+    compiled = strategy.compile(measure(experiment.eval_step(strategy.batch_axis)), donate=False)
+    statistics, table = predict(state, _pairs(experiment, split, batch_size, strategy), compiled, strategy)
+    metrics = summarise(statistics, experiment.metrics, split)
+    store = write_store(folder, split, at, table)
+    result = {
+        "split": split, "step": at, "n": len(table["id"]), "metrics": metrics,
+        "parameters": "raw" if config.train.ema is None else "ema", "predictions": str(store.relative_to(folder)),
+    }  # fmt: skip
+    evaluations = record.read_json(folder / EVALUATION)
+    record.write_json(folder / EVALUATION, {**evaluations, f"{split}-{at}": result})
+    plots = _draw(folder, split, at, table, experiment)
+    return {"workdir": str(folder), **result, "plots": [str(path.relative_to(folder)) for path in plots]}
+
+
+def write_store(folder: Path, split: str, step: int, table: dict[str, np.ndarray]) -> Path:
+    """Write the per-example results as Parquet, one row an example in the split's order; arrays become lists."""
+    columns = {name: value if value.ndim == 1 else list(value.reshape(len(value), -1)) for name, value in table.items()}
+    path = folder / record.PREDICTIONS / f"{split}-{step}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    pd.DataFrame(columns).to_parquet(temporary)
+    temporary.replace(path)
+    return path
+
+
+def read_store(workdir: Path, split: str, step: int) -> pd.DataFrame:
+    """Return the table that `write_store` wrote."""
+    return pd.read_parquet(workdir / record.PREDICTIONS / f"{split}-{step}.parquet")
+
+
+def _pairs(
+    experiment: Experiment, split: str, batch_size: int | None, strategy: Strategy
+) -> Iterator[tuple[HostBatch, PyTree]]:
+    batches = experiment.batches(split, batch_size, training=False)
+
+    def pair(number: int) -> tuple[HostBatch, PyTree]:
+        host = batches.chunk(number, 1)
+        return host, strategy.put_chunk(host)
+
+    return prefetch(pair(number) for number in range(len(batches)))
+
+
+def _draw(folder: Path, split: str, step: int, table: dict[str, np.ndarray], experiment: Experiment) -> list[Path]:
+    """Draw what the run and its predictions allow: the learning curve, and the confusion matrix of classes."""
+    from jaxlab.metrics import plots
+
+    Run(folder).plot()
+    drawn = [folder / record.PLOTS / "learning_curve.png"]
+    if "classes" in experiment.data.meta and {"target", "prediction"} <= table.keys():
+        figure = plots.confusion_matrix(table["target"], table["prediction"], experiment.data.meta["classes"])
+        drawn.append(plots.save(figure, folder / record.PLOTS / f"confusion_matrix-{split}-{step}.png"))
+    return drawn

@@ -1,0 +1,67 @@
+"""A run as Python sees it: what stands in its directory, as tables and pictures.
+
+Usage: ``run = jaxlab.train(config, workdir)``, then ``run.history``, ``run.plot()``, ``run.evaluate("test")``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from jaxlab.core import record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+class Run:
+    """A run's directory; every attribute is read from it, so that a run of long ago gives the same object."""
+
+    def __init__(self, workdir: str | os.PathLike[str]) -> None:
+        """Point at a run's directory.
+
+        Raises:
+          DataError: there is no run.
+        """
+        self.workdir = Path(workdir).expanduser().resolve()
+        record.read_config(self.workdir)
+
+    def __repr__(self) -> str:
+        """Name the directory and how far the run is."""
+        return f"Run({str(self.workdir)!r}, {'finished' if self.summary else 'not finished'})"
+
+    @property
+    def config(self) -> ConfigDict:
+        """The resolved config."""
+        return record.read_config(self.workdir)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The summary; empty while the run is not finished."""
+        return record.read_json(self.workdir / record.SUMMARY)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row a logged step, one column a metric."""
+        import pandas as pd
+
+        rows = record.read_metrics(self.workdir)
+        return pd.DataFrame(rows).groupby("step").last() if rows else pd.DataFrame()
+
+    def plot(self) -> Figure:
+        """Draw the learning curve, save it under ``plots/`` and return the figure."""
+        from jaxlab.metrics import plots
+
+        figure = plots.learning_curve(self.history)
+        plots.save(figure, self.workdir / record.PLOTS / "learning_curve.png")
+        return figure
+
+    def evaluate(self, split: str = "test", step: str = "best") -> dict[str, Any]:
+        """Measure a checkpoint on a split, as ``jaxlab evaluate`` does, and return the result."""
+        from jaxlab.run.evaluate import evaluate
+
+        return evaluate(self.workdir, split, step)

@@ -1,0 +1,1 @@
+"""Sinks: where rows of metrics go besides ``metrics.jsonl``."""

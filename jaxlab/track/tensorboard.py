@@ -1,0 +1,33 @@
+"""TensorBoard event files, written without TensorFlow.
+
+Usage: ``config.sinks.tensorboard = spec("jaxlab.track.tensorboard:make")``, then ``tensorboard --logdir WORKDIR``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class TensorBoard:
+    """Writes each number of a row as a scalar; numbering starts anew after a resume at the resumed step."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """Open an event file in `folder`; steps after `first_step` in older files are hidden from view."""
+        from tensorboardX import SummaryWriter  # a second to import, and only where the sink is on
+
+        self._writer = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Queue the row's numbers; a thread of the writer's own puts them on disk."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._writer.close()
+
+
+def make(workdir: Path, first_step: int, folder: str = "tensorboard") -> TensorBoard:
+    """Return a sink that writes under `folder` of the run directory."""
+    return TensorBoard(workdir / folder, first_step)

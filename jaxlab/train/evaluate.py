@@ -1,0 +1,49 @@
+"""Evaluation of a state on all batches of a split: statistics added up, per-example outputs gathered where wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import jax
+import numpy as np
+
+from jaxlab.core.types import HostBatch, PyTree, Statistics, TrainState
+from jaxlab.train.parallel import Measure, Strategy
+
+
+def evaluate(
+    state: TrainState, chunks: Iterable[PyTree], measure: Measure, strategy: Strategy
+) -> Statistics:
+    """Return the host-side statistics of `state` over chunks of one batch that are already on the devices."""
+    collected = [measure(state, chunk)[0] for chunk in chunks]
+    return _sum([strategy.fetch(statistics) for statistics in collected])
+
+
+def predict(
+    state: TrainState,
+    batches: Iterable[tuple[HostBatch, PyTree]],
+    measure: Measure,
+    strategy: Strategy,
+) -> tuple[Statistics, dict[str, np.ndarray]]:
+    """Return the statistics, and the outputs of the real examples, each [N, ...] with its ``id`` [N].
+
+    Args:
+      state: whose parameters are used.
+      batches: (host chunk, device chunk) pairs of one batch each, in order.
+      measure: the compiled evaluation step.
+      strategy: which compiled it.
+    """
+    collected: list[Statistics] = []
+    tables: list[Mapping[str, np.ndarray]] = []
+    for host, device in batches:
+        statistics, outputs = measure(state, device)
+        collected.append(strategy.fetch(statistics))
+        rows = {"id": host["id"][0], **strategy.fetch_rows(dict(outputs))}
+        real = host["mask"][0] > 0
+        tables.append({name: np.asarray(value)[real] for name, value in rows.items()})
+    return _sum(collected), {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def _sum(parts: list[Statistics]) -> Statistics:
+    """Add in float64, so that the number of batches does not show in the last digits."""
+    return jax.tree.map(lambda *leaves: np.sum(leaves, axis=0, dtype=np.float64), *parts)

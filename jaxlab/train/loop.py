@@ -1,0 +1,155 @@
+"""The training loop: takes steps and lets others watch. Knows no model, no data set and no metric.
+
+Dispatch is never blocked: a window of statistics is fetched one dispatch after it was closed, when the next step is
+already under way. Statistics are added up on the devices, so that a row is the exact mean over its window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
+
+from jaxlab.core.errors import DivergedError, PreemptedError
+from jaxlab.core.types import Periodic, PyTree, Statistics, TrainState
+from jaxlab.train.parallel import Advance
+
+Row = Mapping[str, float]
+Chunks = Iterator[tuple[int, PyTree]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the loop is to do, as functions and numbers."""
+
+    single: Advance
+    scanned: Advance | None  # takes a whole chunk at once; None where steps_per_call is 1
+    length: int  # batches in a chunk
+    last: int
+    batch_size: int
+    log_every: int
+    checkpoint_every: int
+    hooks: Sequence[Periodic]
+    zeros: Statistics
+    summarise: Callable[[Statistics], Row]  # waits for the devices
+    write: Callable[[int, Row], None]
+    save: Callable[[int, TrainState, Statistics, Row], None]
+    stopping: Callable[[], bool]
+
+
+def run(plan: Plan, state: TrainState, window: Statistics, step: int, chunks: Chunks) -> TrainState:
+    """Train from `step` to the plan's last and return the state.
+
+    Args:
+      plan: the functions and numbers.
+      state: after `step` steps; its memory is reused.
+      window: the statistics since the last row, on the devices.
+      step: steps already taken.
+      chunks: (first step, device chunk) pairs, from the chunk that holds `step`.
+
+    Raises:
+      DivergedError: the loss of a window is not finite.
+      PreemptedError: `stopping` became true; the state has been saved.
+    """
+    clock, pending = _Clock(plan.batch_size), _Pending(plan)
+    with jax.transfer_guard("disallow"):
+        while step < plan.last:
+            with clock.waiting():
+                start, chunk = next(chunks)
+            while step < min(start + plan.length, plan.last):
+                event = _next_event(plan, step)
+                if plan.scanned is not None and step == start and event >= start + plan.length:
+                    state, window = plan.scanned(state, window, chunk)
+                    step += plan.length
+                else:
+                    state, window = plan.single(state, window, chunk)
+                    step += 1
+                clock.dispatched(step)
+                pending.flush()
+                if step == event or plan.stopping():
+                    if step % plan.log_every == 0 or step == plan.last:
+                        pending.hold(step, window, clock.lap(step))
+                        window = plan.zeros
+                    with clock.paused():
+                        _observe(plan, pending, step, state, window)
+    return state
+
+
+def _next_event(plan: Plan, step: int) -> int:
+    """Return the next step after which something is due."""
+    intervals = (plan.log_every, plan.checkpoint_every, *(hook.every for hook in plan.hooks))
+    return min(plan.last, *((step // every + 1) * every for every in intervals))
+
+
+def _observe(plan: Plan, pending: _Pending, step: int, state: TrainState, window: Statistics) -> None:
+    """Call the hooks that are due, save where that is due, and leave where that was asked for."""
+    due = [hook for hook in plan.hooks if step % hook.every == 0 or step == plan.last]
+    stopping = plan.stopping() and step < plan.last
+    saving = stopping or step % plan.checkpoint_every == 0 or step == plan.last
+    if not due and not saving:
+        return
+    pending.flush()
+    measured: dict[str, float] = {}
+    with jax.transfer_guard("allow"):
+        for hook in due:
+            measured |= hook.hook(step, state) or {}
+    if measured:
+        plan.write(step, measured)
+    if saving or measured:  # a measured state is kept too, so that the best one can be
+        plan.save(step, state, window, measured)
+    if stopping:
+        raise PreemptedError(f"stopped at step {step} of {plan.last} and saved; run the same command to go on")
+
+
+class _Pending:
+    """The window that was closed last, fetched only when the devices have more to do."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._held: tuple[int, Statistics, Row] | None = None
+
+    def hold(self, step: int, window: Statistics, speed: Row) -> None:
+        self._held = (step, window, speed)
+
+    def flush(self) -> None:
+        if self._held is None:
+            return
+        (step, window, speed), self._held = self._held, None
+        row = self._plan.summarise(window)
+        self._plan.write(step, {**row, **speed})
+        if not math.isfinite(row["train/loss"]):
+            raise DivergedError(f"the loss is {row['train/loss']} in the steps up to {step}")
+
+
+class _Clock:
+    """Measures a window: steps a second, and the share of that time that was spent waiting for data."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size, self._first, self._began, self._waited = batch_size, -1, 0.0, 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
+
+    def dispatched(self, step: int) -> None:
+        if self._first < 0:  # the first dispatch compiled, which is no part of the speed
+            self._first, self._began, self._waited = step, time.perf_counter(), 0.0
+
+    def lap(self, step: int) -> dict[str, float]:
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        rate = (step - self._first) / seconds
+        speed = {"steps_per_second": rate, "examples_per_second": rate * self._batch_size, "data_wait": self._waited / seconds}
+        self._first, self._began, self._waited = step, time.perf_counter(), 0.0
+        return speed

@@ -1,0 +1,220 @@
+"""The train step and the evaluation step, pure and un-jitted.
+
+Differentiate the sum of the loss, add gradients and statistics over microbatches and devices together, and divide
+once by the total weight: then one device, many, and accumulated microbatches give the same step.
+Shape letters: B examples, K microbatches.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxlab.core import rng
+from jaxlab.core.errors import ConfigError
+from jaxlab.core.types import (
+    Apply, Array, Batch, EvalStep, Metric, Objective, Outputs, PyTree, Statistics, TrainState, TrainStep,
+)  # fmt: skip
+
+Sums = tuple[PyTree, Statistics, PyTree]  # gradient, statistics, model state
+
+
+def init_state(
+    model: nn.Module, objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, seed: int, ema: bool
+) -> TrainState:
+    """Return the state before the first step; `batch` gives shapes, its values do not matter.
+
+    The objective calls the model, so that it alone decides with which fields.
+    """
+    captured: dict[str, PyTree] = {}
+
+    def initialise(*inputs: Array, **options: Any) -> tuple[Outputs, PyTree]:
+        streams = {"params": rng.key(seed, "init", 0), "dropout": rng.key(seed, "init-dropout", 0)}
+        if not captured:
+            outputs, variables = model.init_with_output(streams, *inputs, **_train_flag(model, False), **options)
+            captured.update(variables)
+        else:
+            outputs = model.apply(captured, *inputs, rngs=streams, **_train_flag(model, False), **options)
+        return _checked(outputs), {}
+
+    objective(initialise, batch)
+    params = captured.pop("params", {})
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=captured,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.array, params) if ema else None,
+    )
+
+
+def make_train_step(
+    model: nn.Module,
+    objective: Objective,
+    metrics: Mapping[str, Metric],
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    grad_accumulation: int = 1,
+    precision: str = "float32",
+    ema: float | None = None,
+    batch_axis: str | None = None,
+) -> TrainStep:
+    """Return the function from (state, batch) to (next state, statistics).
+
+    Args:
+      model: a Linen module that returns a mapping of per-example results.
+      objective: what is minimised.
+      metrics: additive statistics by name.
+      optimizer: an optax transformation of the gradient of the weighted mean.
+      seed: of the random streams, with the step in the state.
+      grad_accumulation: microbatches K that the batch is scanned in; must divide B.
+      precision: ``float32``, or ``bfloat16`` to compute in it with float32 parameters.
+      ema: decay of the moving average of the parameters, or None for none.
+      batch_axis: the mapped axis to add over (pmap), or None where the batch is one array (jit).
+    """
+    dtype = compute_dtype(precision)
+
+    def sums(params: PyTree, model_state: PyTree, batch: Batch, key: Array) -> Sums:
+        def loss(params: PyTree) -> tuple[Array, tuple[Statistics, PyTree]]:
+            apply = _bind(model, params, model_state, key, dtype, train=True)
+            total, weight, outputs, new_state = objective(apply, batch)
+            statistics = {name: metric.update(outputs, batch) for name, metric in metrics.items()}
+            return total, ({**statistics, "loss": {"sum": total, "weight": weight}}, new_state)
+
+        gradient, (statistics, new_state) = jax.grad(loss, has_aux=True)(params)
+        return gradient, statistics, new_state
+
+    def accumulated(params: PyTree, model_state: PyTree, batch: Batch, key: Array) -> Sums:
+        """Scan over microbatches of every K-th row, which keeps a sharded batch evenly spread over its devices."""
+        micro_KB = jax.tree.map(lambda x: _every_kth_row(x, grad_accumulation), batch)
+        keys_K = jax.random.split(key, grad_accumulation)
+
+        def body(carry: Sums, item: tuple[Batch, Array]) -> tuple[Sums, None]:
+            gradient, statistics, state = carry
+            more_gradient, more_statistics, state = sums(params, state, *item)
+            return (*_add((gradient, statistics), (more_gradient, more_statistics)), state), None
+
+        shapes = jax.eval_shape(sums, params, model_state, jax.tree.map(lambda x: x[0], micro_KB), key)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
+        return jax.lax.scan(body, (*zeros, model_state), (micro_KB, keys_K))[0]
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Statistics]:
+        key = rng.key(seed, "train", state.step)
+        if batch_axis is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(batch_axis))
+        reduce_microbatches = sums if grad_accumulation == 1 else accumulated
+        gradient, statistics, model_state = reduce_microbatches(state.params, state.model_state, batch, key)
+        if batch_axis is not None:
+            gradient, statistics = jax.lax.psum((gradient, statistics), batch_axis)
+        weight = statistics["loss"]["weight"]
+        gradient = jax.tree.map(lambda g: g / jnp.where(weight > 0, weight, 1.0), gradient)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = None if ema is None else optax.incremental_update(params, state.ema, 1.0 - ema)
+        norm = {"sum": optax.global_norm(gradient), "weight": jnp.ones(())}
+        state = TrainState(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=average)
+        return state, {**statistics, "grad_norm": norm}
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module,
+    objective: Objective,
+    metrics: Mapping[str, Metric],
+    *,
+    precision: str = "float32",
+    batch_axis: str | None = None,
+) -> EvalStep:
+    """Return the function from (state, batch) to (statistics, per-example outputs); uses the average where there is one."""
+    dtype = compute_dtype(precision)
+
+    def eval_step(state: TrainState, batch: Batch) -> tuple[Statistics, Outputs]:
+        params = state.params if state.ema is None else state.ema
+        apply = _bind(model, params, state.model_state, None, dtype, train=False)
+        total, weight, outputs, _ = objective(apply, batch)
+        statistics: Statistics = {name: metric.update(outputs, batch) for name, metric in metrics.items()}
+        statistics = {**statistics, "loss": {"sum": total, "weight": weight}}
+        return (statistics if batch_axis is None else jax.lax.psum(statistics, batch_axis)), outputs
+
+    return eval_step
+
+
+def summarise(statistics: Statistics, metrics: Mapping[str, Metric], prefix: str) -> dict[str, float]:
+    """Return the numbers that host-side `statistics` amount to, by ``prefix/name``."""
+    values: dict[str, float] = {}
+    for name, sums in statistics.items():
+        if name not in metrics:
+            values[f"{prefix}/{name}"] = float(sums["sum"] / sums["weight"]) if sums["weight"] else float("nan")
+            continue
+        value = metrics[name].compute(sums)
+        parts = {f"/{part}": number for part, number in value.items()} if isinstance(value, Mapping) else {"": value}
+        values |= {f"{prefix}/{name}{part}": float(number) for part, number in parts.items()}
+    return values
+
+
+def compute_dtype(precision: str) -> jnp.dtype | None:
+    """Return the dtype to compute in, or None for that of the parameters.
+
+    Raises:
+      ConfigError: a precision that is not offered.
+    """
+    dtypes = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16)}
+    if precision not in dtypes:
+        raise ConfigError(f"config.train.precision={precision!r}: expected one of {', '.join(dtypes)}")
+    return dtypes[precision]
+
+
+def _bind(
+    model: nn.Module, params: PyTree, model_state: PyTree, key: Array | None, dtype: jnp.dtype | None, *, train: bool
+) -> Apply:
+    """Return the model as a function of its inputs; calls within one step draw different random numbers."""
+    calls = iter(range(2**31))
+
+    def apply(*inputs: Array, **options: Any) -> tuple[Outputs, PyTree]:
+        variables = {"params": _cast(params, dtype), **model_state}
+        rngs = None if key is None else {"params": jax.random.fold_in(key, next(calls))}
+        outputs, new_state = model.apply(
+            variables, *_cast(inputs, dtype), rngs=rngs, mutable=list(model_state) if train else [],
+            **_train_flag(model, train), **options,
+        )  # fmt: skip
+        outputs = _cast(_checked(outputs), None if dtype is None else jnp.dtype(jnp.float32))
+        return outputs, jax.tree.map(lambda new, old: new.astype(old.dtype), new_state, model_state) if train else {}
+
+    return apply
+
+
+def _train_flag(model: nn.Module, train: bool) -> dict[str, bool]:
+    """A model that does the same in training and evaluation need not take the flag."""
+    return {"train": train} if "train" in inspect.signature(type(model).__call__).parameters else {}
+
+
+def _checked(outputs: Any) -> Outputs:
+    if not isinstance(outputs, Mapping):
+        raise ConfigError(f"the model returned {type(outputs).__name__}; expected a mapping such as {{'logits': array}}")
+    return outputs
+
+
+def _cast(tree: PyTree, dtype: jnp.dtype | None) -> PyTree:
+    if dtype is None:
+        return tree
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def _every_kth_row(x: Array, count: int) -> Array:
+    return jnp.moveaxis(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0)
+
+
+def _add(left: PyTree, right: PyTree) -> PyTree:
+    return jax.tree.map(jnp.add, left, right)
+
+
+Compute = Callable[[Statistics], dict[str, float]]
+"""From host-side statistics to the numbers of a row."""
