@@ -26,17 +26,16 @@ def test_import_jaxlab_imports_neither_jax_nor_tensorflow_so_it_starts_no_backen
     assert not modules & {"jax", "jaxlib", "tensorflow", "flax", "orbax", "pandas", "torch"}
 
 
-@pytest.mark.parametrize("module", ["record", "config", "override", "errors"])
-def test_the_modules_that_reports_need_import_no_jax(module):
-    modules = modules_after(f"import jaxlab.core.{module}")
-    assert f"jaxlab.core.{module}" in modules
+@pytest.mark.parametrize("module", ["core.record", "core.config", "core.override", "core.errors", "cli"])
+def test_what_reports_and_the_command_line_need_first_imports_no_jax(module):
+    modules = modules_after(f"import jaxlab.{module}")
+    assert f"jaxlab.{module}" in modules
     assert not modules & {"jax", "jaxlib", "tensorflow", "flax", "orbax"}
 
 
 @pytest.mark.parametrize("module", ["tree", "rng", "types"])
 def test_the_rest_of_core_imports_jax_without_starting_a_backend_or_tensorflow(module):
-    modules = modules_after(
-        f"import jaxlab.core.{module}; from jax._src import xla_bridge; assert not xla_bridge.backends_are_initialized()"
-    )
+    no_backend = "from jax._src import xla_bridge; assert not xla_bridge.backends_are_initialized()"
+    modules = modules_after(f"import jaxlab.core.{module}; {no_backend}")
     assert "jax" in modules
     assert "tensorflow" not in modules

@@ -5,11 +5,13 @@ Shape letters: B batch, H height, W width, C channels, D features.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 from flax import linen as nn
 
 from jaxlab.core.types import DataSpec
-from jaxlab.models.layers import BatchNorm, convolve, max_pool
+from jaxlab.models.layers import batch_norm, convolve, max_pool
 
 
 class CNN(nn.Module):
@@ -27,12 +29,13 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, image_BHWC: jax.Array, mask_B: jax.Array | None = None, *, train: bool) -> dict[str, jax.Array]:
         """Return ``logits`` [B, classes]."""
+        norm = functools.partial(batch_norm, mask_B=mask_B, train=train, batch_axis=self.batch_axis)
         x_BHWC = image_BHWC
         for width in self.channels:
             for _ in range(self.depth):
                 x_BHWC = nn.Conv(width, (3, 3), use_bias=not self.batch_norm, conv_general_dilated=convolve)(x_BHWC)
                 if self.batch_norm:
-                    x_BHWC = BatchNorm(self.batch_axis)(x_BHWC, mask_B, train)
+                    x_BHWC = norm(x_BHWC)
                 x_BHWC = nn.relu(x_BHWC)
             x_BHWC = max_pool(x_BHWC)
         x_BD = x_BHWC.mean(axis=(1, 2)) if self.global_pool else x_BHWC.reshape(x_BHWC.shape[0], -1)

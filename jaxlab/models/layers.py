@@ -54,24 +54,20 @@ def max_pool(x_BHWC: jax.Array, size: int = 2) -> jax.Array:
     return windows.max(axis=(2, 4))
 
 
-class BatchNorm(nn.Module):
-    """Batch normalisation over the real examples of the whole batch (Ioffe & Szegedy 2015, arXiv 1502.03167).
+def batch_norm(
+    x: jax.Array,
+    mask_B: jax.Array | None,
+    *,
+    train: bool,
+    batch_axis: str | None,
+    momentum: float = 0.9,
+    scale_init: nn.initializers.Initializer = nn.initializers.ones,
+) -> jax.Array:
+    """Normalise `x` [B, ..., C] by a batch normalisation of the module that calls this (arXiv 1502.03167).
 
-    `batch_axis` names the mapped axis under pmap, over which the statistics are then taken as well.
+    In training the statistics are those of the whole batch's real examples: rows whose mask is 0 take no part, and
+    under pmap `batch_axis` names the mapped axis to average over.
     """
-
-    batch_axis: str | None
-    momentum: float = 0.9
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
-
-    @nn.compact
-    def __call__(self, x_BHWC: jax.Array, mask_B: jax.Array | None, train: bool) -> jax.Array:
-        """Normalise; rows whose mask is 0 take no part in the statistics."""
-        mask = None if mask_B is None else mask_B.reshape(-1, *(1,) * (x_BHWC.ndim - 1)) > 0
-        norm = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            axis_name=None if self.is_initializing() else self.batch_axis,
-            scale_init=self.scale_init,
-        )
-        return norm(x_BHWC, mask=mask)
+    mask = None if mask_B is None else mask_B.reshape(-1, *(1,) * (x.ndim - 1)) > 0
+    norm = nn.BatchNorm(use_running_average=not train, momentum=momentum, axis_name=batch_axis, scale_init=scale_init)
+    return norm(x, mask=mask)

@@ -8,11 +8,13 @@ Shape letters: B batch, H height, W width, C channels, D features.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 from flax import linen as nn
 
 from jaxlab.core.types import DataSpec
-from jaxlab.models.layers import BatchNorm, convolve
+from jaxlab.models.layers import batch_norm, convolve
 
 
 class Block(nn.Module):
@@ -25,15 +27,16 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, mask_B: jax.Array | None, train: bool) -> jax.Array:
         """Return ``relu(shortcut + residual)``."""
+        norm = functools.partial(batch_norm, mask_B=mask_B, train=train, batch_axis=self.batch_axis)
         strides = (self.stride, self.stride)
         y_BHWC = nn.Conv(self.channels, (3, 3), strides, use_bias=False, conv_general_dilated=convolve)(x_BHWC)
-        y_BHWC = nn.relu(BatchNorm(self.batch_axis)(y_BHWC, mask_B, train))
+        y_BHWC = nn.relu(norm(y_BHWC))
         y_BHWC = nn.Conv(self.channels, (3, 3), use_bias=False, conv_general_dilated=convolve)(y_BHWC)
-        y_BHWC = BatchNorm(self.batch_axis, scale_init=nn.initializers.zeros)(y_BHWC, mask_B, train)
+        y_BHWC = norm(y_BHWC, scale_init=nn.initializers.zeros)
         if x_BHWC.shape != y_BHWC.shape:
             x_BHWC = nn.avg_pool(x_BHWC, strides, strides, padding="SAME", count_include_pad=False)
             x_BHWC = nn.Conv(self.channels, (1, 1), use_bias=False, conv_general_dilated=convolve)(x_BHWC)
-            x_BHWC = BatchNorm(self.batch_axis)(x_BHWC, mask_B, train)
+            x_BHWC = norm(x_BHWC)
         return nn.relu(x_BHWC + y_BHWC)
 
 
@@ -50,9 +53,10 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, image_BHWC: jax.Array, mask_B: jax.Array | None = None, *, train: bool) -> dict[str, jax.Array]:
         """Return ``logits`` [B, classes]."""
+        norm = functools.partial(batch_norm, mask_B=mask_B, train=train, batch_axis=self.batch_axis)
         strides = (self.stem_stride, self.stem_stride)
         x_BHWC = nn.Conv(self.channels[0], (3, 3), strides, use_bias=False, conv_general_dilated=convolve)(image_BHWC)
-        x_BHWC = nn.relu(BatchNorm(self.batch_axis)(x_BHWC, mask_B, train))
+        x_BHWC = nn.relu(norm(x_BHWC))
         for stage, (width, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
             for block in range(blocks):
                 x_BHWC = Block(width, 2 if stage > 0 and block == 0 else 1, self.batch_axis)(x_BHWC, mask_B, train)

@@ -114,7 +114,8 @@ def test_an_optional_parameter_becomes_a_placeholder_of_its_annotated_type(field
 @pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"])
 def test_the_older_spelling_of_an_optional_is_read_as_well(tmp_path, monkeypatch, future):
     name = f"older_{bool(future)}"
-    write(tmp_path, f"{name}.py", f"{future}from typing import Optional\ndef make(seed: Optional[int] = None): return seed\n")
+    text = f"{future}from typing import Optional\ndef make(seed: Optional[int] = None): return seed\n"
+    write(tmp_path, f"{name}.py", text)
     monkeypatch.syspath_prepend(tmp_path)
     assert spec(f"{name}:make").get_type("seed") is int
 

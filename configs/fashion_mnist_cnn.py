@@ -1,0 +1,46 @@
+"""Fashion-MNIST: a CNN with fewer than 100,000 parameters, and a small ResNet as the preset ``:resnet``.
+
+    python scripts/prepare_data.py fashion_mnist
+    jaxlab train --config=configs/fashion_mnist_cnn.py --workdir=runs/fashion && jaxlab evaluate --workdir=runs/fashion
+"""
+
+from ml_collections import ConfigDict
+
+from jaxlab.core.config import spec
+from jaxlab.run.base import base_config
+
+
+def get_config() -> ConfigDict:
+    """Return the CNN."""
+    config = base_config()
+    for split, rows in (("train", "train[:90%]"), ("valid", "train[90%:]"), ("test", "test")):
+        config.data[split] = spec("jaxlab.data.tfds_source:make", name="fashion_mnist", split=rows)
+    config.data.transforms = (spec("jaxlab.data.images:standardise", mean=(0.2860,), std=(0.3530,)),)
+    config.data.augment = (
+        spec("jaxlab.data.images:random_flip"),
+        spec("jaxlab.data.images:random_shift", pixels=2),
+    )
+    config.model = spec("jaxlab.models.cnn:make", channels=(24, 48, 96), hidden=(), dropout=0.2)
+    config.objective = spec("jaxlab.objectives.classify:make", label_smoothing=0.05)
+    config.metrics.accuracy = spec("jaxlab.metrics.classify:accuracy")
+    config.metrics.cross_entropy = spec("jaxlab.metrics.classify:cross_entropy")
+    schedule = spec("jaxlab.optim.schedules:warmup_cosine", peak=4e-3)
+    config.optimizer = spec("optax:adamw", learning_rate=schedule, weight_decay=1e-2)
+    config.train.steps = 4200
+    config.train.batch_size = 256
+    config.train.ema = 0.995
+    config.train.log_every = 100
+    config.train.eval_every = 500
+    config.train.checkpoint_every = 500
+    config.train.best = "valid/accuracy"
+    config.train.best_mode = "max"
+    return config
+
+
+def resnet() -> ConfigDict:
+    """Return the ResNet."""
+    config = get_config()
+    config.data.augment = (*config.data.augment, spec("jaxlab.data.images:random_erase", probability=0.25, largest=0.2))
+    config.model = spec("jaxlab.models.resnet:make", channels=(24, 48, 96), blocks=(1, 2, 2))
+    config.train.steps = 6000
+    return config

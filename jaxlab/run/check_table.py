@@ -1,0 +1,36 @@
+"""The result of ``check`` as tables for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_check(result: dict[str, Any]) -> None:
+    """Print to stderr: the config, the parameters, sizes and warnings."""
+    console = Console(stderr=True)
+    config = Table("field", "value", title="config")
+    for path, value in result["config"].items():
+        config.add_row(path, repr(value))
+    parameters = Table("parameter", "shape", "count", title=f"{result['parameter_count']:,} parameters")
+    for name, leaf in result["parameters"].items():
+        parameters.add_row(name, " × ".join(map(str, leaf["shape"])) or "scalar", f"{leaf['count']:,}")
+    sizes = Table("what", "", title="sizes")
+    for split, data in result["data"].items():
+        sizes.add_row(f"data.{split}", f"{data['size']:,} examples: {', '.join(f'{n} {x}' for n, x in data['fields'].items())}")
+    sizes.add_row("epochs", f"{result['epochs']:.1f}")
+    for name, size in result["bytes"].items():
+        sizes.add_row(name, _bytes(size))
+    sizes.add_row("checkpoint", f"{_bytes(result['checkpoint_bytes'])} of {_bytes(result['free_disk_bytes'])} free")
+    if result["flops_per_step"] is not None:
+        sizes.add_row("FLOPs a step", f"{result['flops_per_step']:.3g}")
+    for table in (config, parameters, sizes):
+        console.print(table)
+    for warning in result["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
+
+
+def _bytes(size: int) -> str:
+    return next(f"{size / 1024**i:,.1f} {unit}" for i, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB")) if size < 1024 ** (i + 1))
