@@ -1,6 +1,6 @@
 """The default: a small CNN on scikit-learn's handwritten digits.
 
-    jaxlab train --config=configs/digits_cnn.py --workdir=runs/digits && jaxlab evaluate --workdir=runs/digits
+jaxlab train --config=configs/digits_cnn.py --workdir=runs/digits && jaxlab evaluate --workdir=runs/digits
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """Fashion-MNIST: a CNN with fewer than 100,000 parameters, and a small ResNet as the preset ``:resnet``.
 
-    python scripts/prepare_data.py fashion_mnist
-    jaxlab train --config=configs/fashion_mnist_cnn.py --workdir=runs/fashion && jaxlab evaluate --workdir=runs/fashion
+python scripts/prepare_data.py fashion_mnist
+jaxlab train --config=configs/fashion_mnist_cnn.py --workdir=runs/fashion && jaxlab evaluate --workdir=runs/fashion
 """
 
 from ml_collections import ConfigDict

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "ArraySource", "Run", "base_config", "build", "check", "doctor", "evaluate", "load_config", "override", "spec", "train",
+    "ArraySource", "Run", "base_config", "build", "check", "doctor", "evaluate", "load_config", "override", "spec",
+    "train",
 ]  # fmt: skip
 
 

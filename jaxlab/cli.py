@@ -40,10 +40,12 @@ def _run(given: list[str]) -> int:
     flags, overrides = _split_overrides(given)
     parsed, unknown = _parser().parse_known_args(flags)
     if unknown:
-        known = [option for option in _options(parsed.command)]
-        raise UsageError(f"{unknown[0]}: no such flag of {parsed.command}{did_you_mean(unknown[0].split('=')[0], known)}")
+        known = list(_options(parsed.command))
+        raise UsageError(
+            f"{unknown[0]}: no such flag of {parsed.command}{did_you_mean(unknown[0].split('=')[0], known)}"
+        )
     if overrides and "config" not in vars(parsed):
-        raise UsageError(f"--config.{next(iter(overrides))}: {parsed.command} takes no config; a run keeps the one it was trained with")
+        raise UsageError(f"--config.{next(iter(overrides))}: {parsed.command} takes no config; a run keeps its own")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a plug-in in the folder where the command is given can be named
     result = globals()[f"_{parsed.command}"](parsed, overrides)

@@ -80,7 +80,7 @@ def _set(node: Any, keys: list[str | int], text: str, path: str) -> None:
         _set(current, rest, text, path)
     elif key == FACTORY:
         _swap_factory(node, text, path)
-    elif text.strip().lower() == "none" and _is_optional(node, key):
+    elif text.strip().lower() == "none" and _is_optional(node, str(key)):
         kind = node.get_type(key)
         del node[key]
         node[key] = placeholder(kind)

@@ -79,7 +79,7 @@ Objective = Callable[[Apply, Batch], Loss]
 
 
 class Metric(NamedTuple):
-    """An additive statistic. `update` runs inside jit; merging is ``tree.map(add)``; `compute` runs once, on the host."""
+    """An additive statistic: `update` runs inside jit, merging is ``tree.map(add)``, `compute` runs on the host."""
 
     update: Callable[[Outputs, Batch], PyTree]
     compute: Callable[[PyTree], float | Mapping[str, float]]

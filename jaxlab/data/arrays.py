@@ -14,7 +14,7 @@ import numpy as np
 from jaxlab.core.errors import DataError
 from jaxlab.core.types import DataSpec
 
-_DEVICE_DTYPES = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}  # what JAX holds without x64
+DEVICE_DTYPES = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}  # what JAX holds without x64
 
 
 class ArraySource:
@@ -38,7 +38,7 @@ class ArraySource:
             if value.dtype.kind not in "biuf":
                 raise DataError(f"field {name!r} has dtype {value.dtype}; expected numbers or booleans")
         self._arrays = {
-            name: np.ascontiguousarray(value, dtype=_DEVICE_DTYPES.get(value.dtype.name, value.dtype))
+            name: np.ascontiguousarray(value, dtype=DEVICE_DTYPES.get(value.dtype.name, value.dtype))
             for name, value in converted.items()
         }
         example = {name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in self._arrays.items()}

@@ -13,7 +13,9 @@ from jaxlab.core.errors import DataError, did_you_mean
 from jaxlab.data.arrays import ArraySource
 
 
-def make(split: str = "train", valid_fraction: float = 0.1, test_fraction: float = 0.2, split_seed: int = 0) -> ArraySource:
+def make(
+    split: str = "train", valid_fraction: float = 0.1, test_fraction: float = 0.2, split_seed: int = 0
+) -> ArraySource:
     """Return one split: ``image`` [8, 8, 1] float32 in [0, 1] and ``label`` int32.
 
     Args:

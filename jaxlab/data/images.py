@@ -20,8 +20,10 @@ def rescale(field: str = "image", scale: float = 1 / 255, offset: float = 0.0) -
     return _on(field, lambda image_BHWC, _: image_BHWC.astype(np.float32) * np.float32(scale) + np.float32(offset))
 
 
-def standardise(mean: tuple[float, ...], std: tuple[float, ...], field: str = "image", scale: float = 1 / 255) -> Transform:
-    """Return the transform ``(x * scale - mean) / std``, to float32; `mean` and `std` are per channel or of length 1."""
+def standardise(
+    mean: tuple[float, ...], std: tuple[float, ...], field: str = "image", scale: float = 1 / 255
+) -> Transform:
+    """Return the transform ``(x * scale - mean) / std``, to float32; `mean` and `std` are per channel or one."""
     if len(mean) != len(std) or min(std, default=0.0) <= 0:
         raise ConfigError(f"standardise: mean={mean} and std={std} must be equally long and std positive")
     factor, shift = np.float32(scale) / np.float32(std), np.float32(mean) / np.float32(std)
@@ -58,11 +60,13 @@ def random_shift(field: str = "image", pixels: int = 2) -> Transform:
     return _on(field, shift)
 
 
-def random_erase(field: str = "image", probability: float = 0.5, smallest: float = 0.02, largest: float = 0.3) -> Transform:
+def random_erase(
+    field: str = "image", probability: float = 0.5, smallest: float = 0.02, largest: float = 0.3
+) -> Transform:
     """Return the transform that overwrites a random rectangle of some images with one random value.
 
-    Random erasing (Zhong et al. 2017, arXiv 1708.04896), with the value drawn between the image's own extremes: those of the
-    batch would make an image depend on which rows a process reads.
+    Random erasing (Zhong et al. 2017, arXiv 1708.04896), with the value drawn between the image's own extremes: those
+    of the batch would make an image depend on which rows a process reads.
 
     Args:
       field: the image field.
@@ -99,7 +103,9 @@ def _on(field: str, function: Callable[[np.ndarray, Randomness], np.ndarray]) ->
 
     def transform(fields: Fields, randomness: Randomness) -> Fields:
         if field not in fields:
-            raise ConfigError(f"a transform of {field!r} is configured, but the data has the fields {', '.join(fields)}")
+            raise ConfigError(
+                f"a transform of {field!r} is configured, but the data has the fields {', '.join(fields)}"
+            )
         return {**fields, field: function(fields[field], randomness)}
 
     return transform

@@ -24,12 +24,11 @@ import tensorflow_datasets as tfds
 from jaxlab.core.errors import DataError, did_you_mean
 from jaxlab.core.types import DataSpec, Source
 from jaxlab.data import builders
-from jaxlab.data.arrays import ArraySource
+from jaxlab.data.arrays import DEVICE_DTYPES, ArraySource
 from jaxlab.data.prepare import FILE_FORMAT, data_root, find_builder, is_prepared
 
 CACHE = "jaxlab_cache"
 MANIFEST = "manifest.json"
-_DEVICE_DTYPES = {"int64": np.int32, "uint64": np.uint32, "float64": np.float32}  # what JAX holds without x64
 _DECODE_ROWS = 1024  # decoded Python objects that exist at once
 
 _log = logging.getLogger(__name__)
@@ -159,7 +158,7 @@ def _field_of(feature: Any) -> Field:
     shape, dtype = feature.shape, feature.np_dtype
     if not isinstance(shape, tuple) or None in shape or isinstance(dtype, dict) or np.dtype(dtype).kind not in "biuf":
         return Field(None, np.dtype(object))
-    return Field(shape, np.dtype(_DEVICE_DTYPES.get(np.dtype(dtype).name, dtype)))
+    return Field(shape, np.dtype(DEVICE_DTYPES.get(np.dtype(dtype).name, dtype)))
 
 
 def _stack(rows: Sequence[Mapping[str, Any]], fields: Mapping[str, Field]) -> dict[str, np.ndarray]:

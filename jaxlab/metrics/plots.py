@@ -21,8 +21,8 @@ def learning_curve(history: pd.DataFrame) -> Figure:
     Args:
       history: a row a step, columns ``train/NAME`` and ``valid/NAME``.
     """
-    names = [name for name in dict.fromkeys(column.split("/", 1)[-1] for column in history if "/" in column)]
-    names = [name for name in names if name != "grad_norm"] or ["loss"]
+    columns = dict.fromkeys(column.split("/", 1)[-1] for column in history if "/" in column)
+    names = [name for name in columns if name != "grad_norm"] or ["loss"]
     figure = Figure(figsize=(4.5 * len(names), 3.4), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
         for split in ("train", "valid"):
@@ -52,13 +52,31 @@ def confusion_matrix(target: np.ndarray, prediction: np.ndarray, classes: tuple[
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="share of the target class", shrink=0.8)
     ticks = np.arange(len(classes))
-    axes.set(xticks=ticks, yticks=ticks, xlabel="prediction", ylabel="target", title=f"accuracy {np.mean(target == prediction):.4f}")
-    axes.set_xticklabels(classes, rotation=45 if max(map(len, classes)) > 2 else 0, ha="right" if max(map(len, classes)) > 2 else "center")
+    axes.set(
+        xticks=ticks,
+        yticks=ticks,
+        xlabel="prediction",
+        ylabel="target",
+        title=f"accuracy {np.mean(target == prediction):.4f}",
+    )
+    axes.set_xticklabels(
+        classes,
+        rotation=45 if max(map(len, classes)) > 2 else 0,
+        ha="right" if max(map(len, classes)) > 2 else "center",
+    )
     axes.set_yticklabels(classes)
     if len(classes) <= _LARGEST_NUMBERED:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                axes.text(column, row, str(count), ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black", fontsize=8)
+                axes.text(
+                    column,
+                    row,
+                    str(count),
+                    ha="center",
+                    va="center",
+                    color="white" if shares[row, column] > 0.5 else "black",
+                    fontsize=8,
+                )
     return figure
 
 

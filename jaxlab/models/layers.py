@@ -15,7 +15,9 @@ from flax import linen as nn
 PATCHES_MAX_CHANNELS = 512  # beyond it the patches' memory traffic costs more than it saves
 
 
-def convolve(inputs_BHWC: jax.Array, kernel_HWCF: jax.Array, window_strides: Any, padding: Any, **options: Any) -> jax.Array:
+def convolve(
+    inputs_BHWC: jax.Array, kernel_HWCF: jax.Array, window_strides: Any, padding: Any, **options: Any
+) -> jax.Array:
     """Convolve as `jax.lax.conv_general_dilated` does; fits the field of that name of `flax.linen.Conv`.
 
     On the CPU a plain convolution is written as its patches times one matrix: XLA's convolution is 9 to 20 times slower

@@ -37,7 +37,9 @@ def make(
         if field not in (*data.example, "mask"):
             raise ConfigError(f"the objective names the field {field!r}; the data has {', '.join(data.example)}")
     if class_weights and len(class_weights) != classes:
-        raise ConfigError(f"config.objective.class_weights has {len(class_weights)} values; the data has {classes} classes")
+        raise ConfigError(
+            f"config.objective.class_weights has {len(class_weights)} values; the data has {classes} classes"
+        )
 
     def objective(apply: Apply, batch: Batch) -> Loss:
         outputs, model_state = apply(*(batch[field] for field in inputs))

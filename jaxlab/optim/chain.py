@@ -1,6 +1,6 @@
 """Several gradient transformations in a row.
 
-Usage: ``spec("jaxlab.optim.chain:make", transforms=(spec("optax:clip_by_global_norm", max_norm=1.0), spec("optax:sgd", …)))``.
+Usage: ``spec("jaxlab.optim.chain:make", transforms=(spec("optax:clip", max_delta=1.0), spec("optax:sgd", ...)))``.
 Clipping acts on the gradient of the whole batch: accumulation and devices are summed before the optimizer is called.
 """
 

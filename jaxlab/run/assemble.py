@@ -19,7 +19,18 @@ from ml_collections import ConfigDict
 from jaxlab.core.config import build
 from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.core.types import (
-    Batch, DataSpec, EvalStep, Metric, Objective, Periodic, Sink, Source, Statistics, TrainState, TrainStep, Transform,
+    Batch,
+    DataSpec,
+    EvalStep,
+    Metric,
+    Objective,
+    Periodic,
+    Sink,
+    Source,
+    Statistics,
+    TrainState,
+    TrainStep,
+    Transform,
 )  # fmt: skip
 from jaxlab.data.pipeline import Batches, transformed_spec
 from jaxlab.train.step import init_state, make_eval_step, make_train_step
@@ -68,7 +79,11 @@ class Experiment(NamedTuple):
     def abstract_batch(self, rows: int | None = None) -> Batch:
         """Return the shapes of a global batch."""
         size = rows or self.config.train.batch_size
-        fields = {**self.data.example, "mask": jax.ShapeDtypeStruct((), np.float32), "id": jax.ShapeDtypeStruct((), np.int32)}
+        fields = {
+            **self.data.example,
+            "mask": jax.ShapeDtypeStruct((), np.float32),
+            "id": jax.ShapeDtypeStruct((), np.int32),
+        }
         return {name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype) for name, x in fields.items()}
 
     def abstract_step(self) -> tuple[TrainState, Statistics]:
@@ -84,7 +99,9 @@ def assemble(config: ConfigDict, splits: tuple[str, ...] = SPLITS) -> Experiment
       DataError: data that is not there.
     """
     check_values(config)
-    sources = {split: build(config.data[split], path=f"config.data.{split}") for split in splits if split in config.data}
+    sources = {
+        split: build(config.data[split], path=f"config.data.{split}") for split in splits if split in config.data
+    }
     transforms = build(config.data.transforms, path="config.data.transforms")
     augment = build(config.data.augment, path="config.data.augment")
     data = transformed_spec(next(iter(sources.values())), transforms)
@@ -133,7 +150,16 @@ def check_values(config: ConfigDict) -> None:
     """Raise ConfigError for a value that no run can use, before any device work."""
     if "train" not in config.data:
         raise ConfigError(f"config.data.train is missing{did_you_mean('train', config.data)}")
-    for name in ("steps", "batch_size", "grad_accumulation", "steps_per_call", "log_every", "eval_every", "checkpoint_every", "keep"):
+    for name in (
+        "steps",
+        "batch_size",
+        "grad_accumulation",
+        "steps_per_call",
+        "log_every",
+        "eval_every",
+        "checkpoint_every",
+        "keep",
+    ):
         if config.train[name] < 1:
             raise ConfigError(f"config.train.{name}={config.train[name]}: expected 1 or more")
     if config.data.workers < 0:
@@ -146,4 +172,6 @@ def check_values(config: ConfigDict) -> None:
     names = {"loss", *config.metrics}
     if prefix != "valid" or metric.split("/")[0] not in names:
         best = {f"valid/{name}" for name in names}
-        raise ConfigError(f"config.train.best={config.train.best!r}: no such metric{did_you_mean(config.train.best, best)}")
+        raise ConfigError(
+            f"config.train.best={config.train.best!r}: no such metric{did_you_mean(config.train.best, best)}"
+        )

@@ -42,11 +42,11 @@ def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> 
         "data": {split: describe_source(source) for split, source in experiment.sources.items()},
         "model_input": {name: f"{x.dtype}{list(x.shape)}" for name, x in experiment.data.example.items()},
         "epochs": config.train.steps * config.train.batch_size / len(experiment.sources["train"]),
-        "parameters": {name: {"shape": list(x.shape), "dtype": str(x.dtype), "count": x.size} for name, x in leaves.items()},
+        "parameters": {n: {"shape": list(x.shape), "dtype": str(x.dtype), "count": x.size} for n, x in leaves.items()},
         "parameter_count": sum(x.size for x in leaves.values()),
         "bytes": {
-            "parameters": _bytes(state.params), "optimizer": _bytes(state.opt_state), "model_state": _bytes(state.model_state),
-            "ema": _bytes(state.ema), "batch": batch,
+            "parameters": _bytes(state.params), "optimizer": _bytes(state.opt_state),
+            "model_state": _bytes(state.model_state), "ema": _bytes(state.ema), "batch": batch,
         },
         "flops_per_step": _flops(experiment, state),
         "checkpoint_bytes": checkpoint,
@@ -74,13 +74,19 @@ def _warnings(config: ConfigDict, found: dict[str, Any]) -> list[str]:
     if needed > found["free_disk_bytes"]:
         warnings.append(f"checkpoints need {needed:,} bytes, but only {found['free_disk_bytes']:,} are free")
     if found["epochs"] < 1:
-        warnings.append(f"the run sees only {found['epochs']:.2f} of the training data (config.train.steps={train.steps})")
+        warnings.append(
+            f"the run sees only {found['epochs']:.2f} of the training data (config.train.steps={train.steps})"
+        )
     if "valid" not in config.data:
         warnings.append("no config.data.valid: no checkpoint is chosen as best")
     if train.eval_every > train.steps:
-        warnings.append(f"config.train.eval_every={train.eval_every} is more than the {train.steps} steps: only the end is measured")
+        warnings.append(
+            f"config.train.eval_every={train.eval_every} is more than the {train.steps} steps: only the end is measured"
+        )
     if train.batch_size > found["data"]["train"]["size"]:
-        warnings.append(f"config.train.batch_size={train.batch_size} is more than the {found['data']['train']['size']} examples")
+        warnings.append(
+            f"config.train.batch_size={train.batch_size} is more than the {found['data']['train']['size']} examples"
+        )
     return warnings
 
 

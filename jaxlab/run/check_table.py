@@ -19,7 +19,9 @@ def print_check(result: dict[str, Any]) -> None:
         parameters.add_row(name, " × ".join(map(str, leaf["shape"])) or "scalar", f"{leaf['count']:,}")
     sizes = Table("what", "", title="sizes")
     for split, data in result["data"].items():
-        sizes.add_row(f"data.{split}", f"{data['size']:,} examples: {', '.join(f'{n} {x}' for n, x in data['fields'].items())}")
+        sizes.add_row(
+            f"data.{split}", f"{data['size']:,} examples: {', '.join(f'{n} {x}' for n, x in data['fields'].items())}"
+        )
     sizes.add_row("epochs", f"{result['epochs']:.1f}")
     for name, size in result["bytes"].items():
         sizes.add_row(name, _bytes(size))
@@ -33,4 +35,8 @@ def print_check(result: dict[str, Any]) -> None:
 
 
 def _bytes(size: int) -> str:
-    return next(f"{size / 1024**i:,.1f} {unit}" for i, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB")) if size < 1024 ** (i + 1))
+    return next(
+        f"{size / 1024**i:,.1f} {unit}"
+        for i, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB"))
+        if size < 1024 ** (i + 1)
+    )

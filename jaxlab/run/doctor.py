@@ -46,9 +46,13 @@ def _warnings(found: dict[str, Any], free: int) -> list[str]:
     if found["devices"]["backend"] == "cpu" and (shutil.which("nvidia-smi") or Path("/dev/accel0").exists()):
         warnings.append("there is an accelerator, but JAX uses the CPU: install jaxlab[cuda12], [cuda13] or [tpu]")
     if found["devices"]["backend"] == "cpu" and found["devices"]["count"] > 1:
-        warnings.append("several virtual CPU devices: each step waits for the one before, since jax 0.10 deadlocks otherwise")
+        warnings.append(
+            "several virtual CPU devices: each step waits for the one before, since jax 0.10 deadlocks otherwise"
+        )
     if importlib.util.find_spec("tensorflow"):
-        warnings.append("TensorFlow is installed; jaxlab does not use it, and it may take the GPU's memory when imported")
+        warnings.append(
+            "TensorFlow is installed; jaxlab does not use it, and it may take the GPU's memory when imported"
+        )
     if free < _TIGHT_BYTES:
         warnings.append(f"only {free / 2**30:.1f} GiB free on this disk")
     return warnings

@@ -74,7 +74,12 @@ def git_state() -> dict[str, Any]:
     if commit is None:
         return {}
     diff = _git("diff", "HEAD") or ""
-    return {"commit": commit.strip(), "dirty": bool(diff), "diff": diff[:_LONGEST_DIFF], "cut": len(diff) > _LONGEST_DIFF}
+    return {
+        "commit": commit.strip(),
+        "dirty": bool(diff),
+        "diff": diff[:_LONGEST_DIFF],
+        "cut": len(diff) > _LONGEST_DIFF,
+    }
 
 
 def _git(*arguments: str) -> str | None:

@@ -16,8 +16,7 @@ from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.core.types import HostBatch, PyTree
 from jaxlab.data.pipeline import prefetch
 from jaxlab.run.assemble import SPLITS, Experiment, assemble
-from jaxlab.run.result import Run
-from jaxlab.run.train import restore
+from jaxlab.run.restore import restore
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.evaluate import predict
 from jaxlab.train.parallel import Strategy, make_strategy, measure
@@ -48,7 +47,9 @@ def evaluate(
         raise ConfigError(f"--split={split}: config.data has no such split{did_you_mean(split, available)}")
     experiment = assemble(config, (split,))
     best, mode = config.train.best, config.train.best_mode
-    with Checkpoints(folder / record.CHECKPOINTS, keep=config.train.keep, best=best, mode=mode, writable=False) as checkpoints:
+    with Checkpoints(
+        folder / record.CHECKPOINTS, keep=config.train.keep, best=best, mode=mode, writable=False
+    ) as checkpoints:
         at = checkpoints.resolve(step)
         strategy = make_strategy(config.parallel.strategy, config.parallel.mesh.to_dict(), jax.devices())
         state = restore(checkpoints, at, experiment.abstract_step(), strategy)["state"]
@@ -62,7 +63,7 @@ def evaluate(
     }  # fmt: skip
     evaluations = record.read_json(folder / EVALUATION)
     record.write_json(folder / EVALUATION, {**evaluations, f"{split}-{at}": result})
-    plots = _draw(folder, split, at, table, experiment)
+    plots = _draw(folder, split, at, experiment)
     return {"workdir": str(folder), **result, "plots": [str(path.relative_to(folder)) for path in plots]}
 
 
@@ -94,13 +95,12 @@ def _pairs(
     return prefetch(pair(number) for number in range(len(batches)))
 
 
-def _draw(folder: Path, split: str, step: int, table: dict[str, np.ndarray], experiment: Experiment) -> list[Path]:
+def _draw(folder: Path, split: str, step: int, experiment: Experiment) -> list[Path]:
     """Draw what the run and its predictions allow: the learning curve, and the confusion matrix of classes."""
-    from jaxlab.metrics import plots
+    from jaxlab.run import draw
 
-    Run(folder).plot()
-    drawn = [folder / record.PLOTS / "learning_curve.png"]
-    if "classes" in experiment.data.meta and {"target", "prediction"} <= table.keys():
-        figure = plots.confusion_matrix(table["target"], table["prediction"], experiment.data.meta["classes"])
-        drawn.append(plots.save(figure, folder / record.PLOTS / f"confusion_matrix-{split}-{step}.png"))
+    drawn = [draw.learning_curve(folder)[1]]
+    table, meta = read_store(folder, split, step), experiment.data.meta
+    if "classes" in meta and {"target", "prediction"} <= set(table):
+        drawn.append(draw.confusion_matrix(folder, split, step, table, meta["classes"]))
     return drawn

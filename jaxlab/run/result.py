@@ -47,18 +47,15 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """One row a logged step, one column a metric."""
-        import pandas as pd
+        from jaxlab.run import draw
 
-        rows = record.read_metrics(self.workdir)
-        return pd.DataFrame(rows).groupby("step").last() if rows else pd.DataFrame()
+        return draw.history(self.workdir)
 
     def plot(self) -> Figure:
         """Draw the learning curve, save it under ``plots/`` and return the figure."""
-        from jaxlab.metrics import plots
+        from jaxlab.run import draw
 
-        figure = plots.learning_curve(self.history)
-        plots.save(figure, self.workdir / record.PLOTS / "learning_curve.png")
-        return figure
+        return draw.learning_curve(self.workdir)[0]
 
     def evaluate(self, split: str = "test", step: str = "best") -> dict[str, Any]:
         """Measure a checkpoint on a split, as ``jaxlab evaluate`` does, and return the result."""

@@ -16,10 +16,11 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from jaxlab.core import record
-from jaxlab.core.types import Periodic, PyTree, Sink, Statistics, TrainState
+from jaxlab.core.types import Periodic, PyTree, Statistics, TrainState
 from jaxlab.data.pipeline import batch_bytes, chunk_steps, feed, prefetch
 from jaxlab.run import environment
 from jaxlab.run.assemble import Experiment, assemble, check_devices, make_hooks, make_sinks
+from jaxlab.run.restore import restore_or_init
 from jaxlab.run.result import Run
 from jaxlab.train import loop
 from jaxlab.train.checkpoint import Checkpoints
@@ -63,7 +64,11 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
 
 
 def _train(
-    experiment: Experiment, shapes: tuple[TrainState, Statistics], strategy: Strategy, checkpoints: Checkpoints, folder: Path
+    experiment: Experiment,
+    shapes: tuple[TrainState, Statistics],
+    strategy: Strategy,
+    checkpoints: Checkpoints,
+    folder: Path,
 ) -> None:
     config = experiment.config
     state, window, step = restore_or_init(experiment, shapes, strategy, checkpoints)
@@ -75,7 +80,7 @@ def _train(
     earlier = max((row["wall"] for row in record.read_metrics(folder)), default=0.0)
 
     def write(at: int, row: Mapping[str, float]) -> None:
-        row = {**row, "wall": earlier + time.monotonic() - began}
+        row = {**{name: float(value) for name, value in row.items()}, "wall": earlier + time.monotonic() - began}
         log.write(at, row)
         for sink in sinks:
             sink.write(at, row)
@@ -109,30 +114,15 @@ def _train(
             stopping=stopping,
         )
         chunks = feed(
-            batches, first=step, last=config.train.steps, chunk=length, put=strategy.put_chunk, workers=config.data.workers
+            batches,
+            first=step,
+            last=config.train.steps,
+            chunk=length,
+            put=strategy.put_chunk,
+            workers=config.data.workers,
         )
         with contextlib.closing(chunks):
             loop.run(plan, state, zeros if window is None else window, step, chunks)
-
-
-def restore_or_init(
-    experiment: Experiment, shapes: tuple[TrainState, Statistics], strategy: Strategy, checkpoints: Checkpoints
-) -> tuple[TrainState, Statistics | None, int]:
-    """Return the state, the open window of statistics and the step of the latest checkpoint, or of the beginning."""
-    steps = checkpoints.steps()
-    if not steps:
-        return strategy.init(experiment.init), None, 0
-    tree = restore(checkpoints, steps[-1], shapes, strategy)
-    return tree["state"], tree["window"], steps[-1]
-
-
-def restore(
-    checkpoints: Checkpoints, step: int, shapes: tuple[TrainState, Statistics], strategy: Strategy
-) -> dict[str, PyTree]:
-    """Return ``state`` and ``window`` as saved at `step`, placed as `strategy` keeps them."""
-    state, window = shapes
-    saved = checkpoints.restore(step, strategy.saved_shapes({"state": state, "window": window}))
-    return strategy.load_form(saved)
 
 
 def _evaluation(experiment: Experiment, strategy: Strategy) -> list[Periodic]:
@@ -149,7 +139,9 @@ def _evaluation(experiment: Experiment, strategy: Strategy) -> list[Periodic]:
     return [Periodic(experiment.config.train.eval_every, hook)]
 
 
-def _statistics_only(function: Callable[..., tuple[Statistics, Any]]) -> Callable[..., tuple[Statistics, dict[str, Any]]]:
+def _statistics_only(
+    function: Callable[..., tuple[Statistics, Any]],
+) -> Callable[..., tuple[Statistics, dict[str, Any]]]:
     """Return the function without its outputs, so that XLA computes none that nobody reads."""
     return lambda state, chunk: (function(state, chunk)[0], {})
 

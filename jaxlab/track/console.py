@@ -30,7 +30,12 @@ class Bar:
 
     def __init__(self, total_steps: int, first_step: int) -> None:
         """Show a bar that starts at `first_step`."""
-        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        columns = (
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._progress.start()
         self._task = self._progress.add_task("compiling", total=total_steps, completed=first_step)

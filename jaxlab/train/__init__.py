@@ -1,1 +1,1 @@
-"""The engine: step, parallel, loop, evaluate, checkpoint. Knows contracts, never a concrete model, dataset or metric."""
+"""The engine: step, parallel, loop, evaluate, checkpoint. Knows contracts, never a concrete model, data set, metric."""

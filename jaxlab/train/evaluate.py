@@ -11,9 +11,7 @@ from jaxlab.core.types import HostBatch, PyTree, Statistics, TrainState
 from jaxlab.train.parallel import Measure, Strategy
 
 
-def evaluate(
-    state: TrainState, chunks: Iterable[PyTree], measure: Measure, strategy: Strategy
-) -> Statistics:
+def evaluate(state: TrainState, chunks: Iterable[PyTree], measure: Measure, strategy: Strategy) -> Statistics:
     """Return the host-side statistics of `state` over chunks of one batch that are already on the devices."""
     collected = [measure(state, chunk)[0] for chunk in chunks]
     return _sum([strategy.fetch(statistics) for statistics in collected])

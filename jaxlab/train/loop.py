@@ -150,6 +150,10 @@ class _Clock:
     def lap(self, step: int) -> dict[str, float]:
         seconds = max(time.perf_counter() - self._began, 1e-9)
         rate = (step - self._first) / seconds
-        speed = {"steps_per_second": rate, "examples_per_second": rate * self._batch_size, "data_wait": self._waited / seconds}
+        speed = {
+            "steps_per_second": rate,
+            "examples_per_second": rate * self._batch_size,
+            "data_wait": self._waited / seconds,
+        }
         self._first, self._began, self._waited = step, time.perf_counter(), 0.0
         return speed

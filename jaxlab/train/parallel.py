@@ -166,7 +166,9 @@ def make_strategy(strategy: str, mesh: Mapping[str, int], devices: list[jax.Devi
         raise ConfigError(f"config.parallel.strategy={strategy!r}{did_you_mean(strategy, strategies)}")
     count = len(devices) if mesh[AXIS] == -1 else mesh[AXIS]
     if not 1 <= count <= len(devices):
-        raise ConfigError(f"config.parallel.mesh.{AXIS}={count}: there are {len(devices)} devices; expected 1 to that, or -1")
+        raise ConfigError(
+            f"config.parallel.mesh.{AXIS}={count}: there are {len(devices)} devices; expected 1 to that, or -1"
+        )
     return strategies[strategy](devices[:count])
 
 

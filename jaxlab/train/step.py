@@ -19,10 +19,21 @@ from flax import linen as nn
 from jaxlab.core import rng
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import (
-    Apply, Array, Batch, EvalStep, Metric, Objective, Outputs, PyTree, Statistics, TrainState, TrainStep,
+    Apply,
+    Array,
+    Batch,
+    EvalStep,
+    Metric,
+    Objective,
+    Outputs,
+    PyTree,
+    Statistics,
+    TrainState,
+    TrainStep,
 )  # fmt: skip
 
 Sums = tuple[PyTree, Statistics, PyTree]  # gradient, statistics, model state
+MakeSums = Callable[[PyTree, PyTree, Batch, Array], Sums]  # of parameters, model state, batch and key
 
 
 def init_state(
@@ -79,7 +90,35 @@ def make_train_step(
       ema: decay of the moving average of the parameters, or None for none.
       batch_axis: the mapped axis to add over (pmap), or None where the batch is one array (jit).
     """
-    dtype = compute_dtype(precision)
+    sums = _make_sums(model, objective, metrics, compute_dtype(precision))
+    if grad_accumulation > 1:
+        sums = _accumulated(sums, grad_accumulation)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Statistics]:
+        key = rng.key(seed, "train", state.step)
+        if batch_axis is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(batch_axis))
+        gradient, statistics, model_state = sums(state.params, state.model_state, batch, key)
+        if batch_axis is not None:
+            gradient, statistics = jax.lax.psum((gradient, statistics), batch_axis)
+        weight = statistics["loss"]["weight"]
+        gradient = jax.tree.map(lambda g: g / jnp.where(weight > 0, weight, 1.0), gradient)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = None if ema is None else optax.incremental_update(params, state.ema, 1.0 - ema)
+        norm = {"sum": optax.global_norm(gradient), "weight": jnp.ones(())}
+        state = TrainState(
+            step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=average
+        )
+        return state, {**statistics, "grad_norm": norm}
+
+    return train_step
+
+
+def _make_sums(
+    model: nn.Module, objective: Objective, metrics: Mapping[str, Metric], dtype: jnp.dtype | None
+) -> MakeSums:
+    """Return the function to the gradient of the summed loss, the statistics and the new model state."""
 
     def sums(params: PyTree, model_state: PyTree, batch: Batch, key: Array) -> Sums:
         def loss(params: PyTree) -> tuple[Array, tuple[Statistics, PyTree]]:
@@ -91,38 +130,27 @@ def make_train_step(
         gradient, (statistics, new_state) = jax.grad(loss, has_aux=True)(params)
         return gradient, statistics, new_state
 
+    return sums
+
+
+def _accumulated(sums: MakeSums, count: int) -> MakeSums:
+    """Scan over microbatches of every K-th row, which keeps a sharded batch evenly spread over its devices."""
+
     def accumulated(params: PyTree, model_state: PyTree, batch: Batch, key: Array) -> Sums:
-        """Scan over microbatches of every K-th row, which keeps a sharded batch evenly spread over its devices."""
-        micro_KB = jax.tree.map(lambda x: _every_kth_row(x, grad_accumulation), batch)
-        keys_K = jax.random.split(key, grad_accumulation)
+        micro_KB = jax.tree.map(lambda x: _every_kth_row(x, count), batch)
 
         def body(carry: Sums, item: tuple[Batch, Array]) -> tuple[Sums, None]:
             gradient, statistics, state = carry
             more_gradient, more_statistics, state = sums(params, state, *item)
-            return (*_add((gradient, statistics), (more_gradient, more_statistics)), state), None
+            added = jax.tree.map(jnp.add, (gradient, statistics), (more_gradient, more_statistics))
+            return (*added, state), None
 
-        shapes = jax.eval_shape(sums, params, model_state, jax.tree.map(lambda x: x[0], micro_KB), key)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
-        return jax.lax.scan(body, (*zeros, model_state), (micro_KB, keys_K))[0]
+        first = jax.tree.map(lambda x: x[0], micro_KB)
+        shapes = jax.eval_shape(sums, params, model_state, first, key)[:2]
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(body, (*zeros, model_state), (micro_KB, jax.random.split(key, count)))[0]
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Statistics]:
-        key = rng.key(seed, "train", state.step)
-        if batch_axis is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(batch_axis))
-        reduce_microbatches = sums if grad_accumulation == 1 else accumulated
-        gradient, statistics, model_state = reduce_microbatches(state.params, state.model_state, batch, key)
-        if batch_axis is not None:
-            gradient, statistics = jax.lax.psum((gradient, statistics), batch_axis)
-        weight = statistics["loss"]["weight"]
-        gradient = jax.tree.map(lambda g: g / jnp.where(weight > 0, weight, 1.0), gradient)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = None if ema is None else optax.incremental_update(params, state.ema, 1.0 - ema)
-        norm = {"sum": optax.global_norm(gradient), "weight": jnp.ones(())}
-        state = TrainState(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=average)
-        return state, {**statistics, "grad_norm": norm}
-
-    return train_step
+    return accumulated
 
 
 def make_eval_step(
@@ -133,7 +161,7 @@ def make_eval_step(
     precision: str = "float32",
     batch_axis: str | None = None,
 ) -> EvalStep:
-    """Return the function from (state, batch) to (statistics, per-example outputs); uses the average where there is one."""
+    """Return the function from (state, batch) to (statistics, per-example outputs), of the average if there is one."""
     dtype = compute_dtype(precision)
 
     def eval_step(state: TrainState, batch: Batch) -> tuple[Statistics, Outputs]:
@@ -191,14 +219,16 @@ def _bind(
     return apply
 
 
-def _train_flag(model: nn.Module, train: bool) -> dict[str, bool]:
+def _train_flag(model: nn.Module, train: bool) -> dict[str, Any]:
     """A model that does the same in training and evaluation need not take the flag."""
     return {"train": train} if "train" in inspect.signature(type(model).__call__).parameters else {}
 
 
 def _checked(outputs: Any) -> Outputs:
     if not isinstance(outputs, Mapping):
-        raise ConfigError(f"the model returned {type(outputs).__name__}; expected a mapping such as {{'logits': array}}")
+        raise ConfigError(
+            f"the model returned {type(outputs).__name__}; expected a mapping such as {{'logits': array}}"
+        )
     return outputs
 
 
@@ -210,11 +240,3 @@ def _cast(tree: PyTree, dtype: jnp.dtype | None) -> PyTree:
 
 def _every_kth_row(x: Array, count: int) -> Array:
     return jnp.moveaxis(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0)
-
-
-def _add(left: PyTree, right: PyTree) -> PyTree:
-    return jax.tree.map(jnp.add, left, right)
-
-
-Compute = Callable[[Statistics], dict[str, float]]
-"""From host-side statistics to the numbers of a row."""

@@ -63,8 +63,12 @@ HEADER = "from jaxlab.core.config import spec\nfrom ml_collections import Config
 
 def test_spec_writes_every_default_of_the_signature_and_leaves_required_ones_to_the_context():
     node = spec("test_config:make", depth=5)
-    assert dict(node) == {"factory": "test_config:make", "depth": 5, "scale": 1.0, **dict.fromkeys(
-        ("rate", "seed", "name", "sizes", "anything"))}
+    assert dict(node) == {
+        "factory": "test_config:make",
+        "depth": 5,
+        "scale": 1.0,
+        **dict.fromkeys(("rate", "seed", "name", "sizes", "anything")),
+    }
     assert spec("optax:adamw", learning_rate=1e-3).b1 == 0.9
 
 
@@ -76,8 +80,15 @@ def test_spec_refuses_an_unknown_keyword_and_names_the_nearest():
 
 @pytest.mark.parametrize(
     ("path", "part"),
-    [("optax:adamv", "did you mean 'adam"), ("no_such_module:x", "no_such_module"), ("optax", "module:attribute"),
-     ("", "module:attribute"), (":x", "''"), (".a:b", "relative import"), ("math:pi", "float, not a callable")],
+    [
+        ("optax:adamv", "did you mean 'adam"),
+        ("no_such_module:x", "no_such_module"),
+        ("optax", "module:attribute"),
+        ("", "module:attribute"),
+        (":x", "''"),
+        (".a:b", "relative import"),
+        ("math:pi", "float, not a callable"),
+    ],
 )
 def test_a_factory_that_cannot_be_imported_is_a_config_error_that_says_why(path, part):
     with pytest.raises(ConfigError, match=part):
@@ -161,8 +172,12 @@ def test_tuples_of_nodes_are_built_in_order_and_plain_values_pass_through():
 
 
 def test_load_returns_the_default_or_the_named_preset_and_names_the_nearest_of_a_wrong_one(tmp_path):
-    path = write(tmp_path, "few.py", HEADER + "def get_config():\n return ConfigDict({'a': 1})\n"
-                 "def lstm():\n return ConfigDict({'a': 2})\ndef _private(): return 1\ndef needs(x): return x\n")
+    path = write(
+        tmp_path,
+        "few.py",
+        HEADER + "def get_config():\n return ConfigDict({'a': 1})\n"
+        "def lstm():\n return ConfigDict({'a': 2})\ndef _private(): return 1\ndef needs(x): return x\n",
+    )
     assert load(path).a == 1
     assert load(f"{path}:lstm").a == 2
     assert presets(path) == ["get_config", "lstm"]
@@ -178,11 +193,15 @@ def test_a_missing_config_file_is_reported_with_the_nearest_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("body", "part"),
-    [("def get_config(:\n", "SyntaxError"), ("import no_such_module\n", "no_such_module"), ("1 / 0\n", "ZeroDivision"),
-     ("def get_config():\n return ConfigDict({}).missing\n", "missing"),
-     ("def get_config():\n return {'a': 1}\n", "returned dict, expected a ConfigDict"),
-     ("def get_config():\n return ConfigDict({'m': {'dtype': object()}})\n", r"config\.m\.dtype"),
-     ("def get_config():\n return spec('optax:adamw', lr=1)\n", "takes no keyword 'lr'")],
+    [
+        ("def get_config(:\n", "SyntaxError"),
+        ("import no_such_module\n", "no_such_module"),
+        ("1 / 0\n", "ZeroDivision"),
+        ("def get_config():\n return ConfigDict({}).missing\n", "missing"),
+        ("def get_config():\n return {'a': 1}\n", "returned dict, expected a ConfigDict"),
+        ("def get_config():\n return ConfigDict({'m': {'dtype': object()}})\n", r"config\.m\.dtype"),
+        ("def get_config():\n return spec('optax:adamw', lr=1)\n", "takes no keyword 'lr'"),
+    ],
 )
 def test_a_config_file_that_fails_is_a_config_error_with_the_file_and_the_cause(tmp_path, body, part):
     path = write(tmp_path, "failing.py", HEADER + body)
@@ -193,15 +212,22 @@ def test_a_config_file_that_fails_is_a_config_error_with_the_file_and_the_cause(
 
 def test_a_config_file_may_name_factories_in_itself_and_in_a_file_beside_it(tmp_path):
     write(tmp_path, "beside_it.py", "def double(x: int = 2): return 2 * x\n")
-    path = write(tmp_path, "with_plugins.py", HEADER + "def triple(x: int = 2): return 3 * x\n\n"
-                 "def get_config():\n    return ConfigDict({'a': spec(triple), 'b': spec('beside_it:double', x=5)})\n")
+    path = write(
+        tmp_path,
+        "with_plugins.py",
+        HEADER + "def triple(x: int = 2): return 3 * x\n\n"
+        "def get_config():\n    return ConfigDict({'a': spec(triple), 'b': spec('beside_it:double', x=5)})\n",
+    )
     assert build(load(path)) == {"a": 6, "b": 10}
 
 
 def test_a_config_file_may_import_another_and_both_load_in_either_order(tmp_path):
     base = write(tmp_path, "base_conf.py", HEADER + "def get_config():\n return ConfigDict({'a': 1})\n")
-    derived = write(tmp_path, "derived_conf.py", "import base_conf\n\ndef get_config():\n"
-                    " config = base_conf.get_config()\n config.a = 2\n return config\n")
+    derived = write(
+        tmp_path,
+        "derived_conf.py",
+        "import base_conf\n\ndef get_config():\n config = base_conf.get_config()\n config.a = 2\n return config\n",
+    )
     assert (load(derived).a, load(base).a, load(derived).a) == (2, 1, 2)
 
 
@@ -212,8 +238,18 @@ def test_a_config_file_named_like_an_imported_module_is_refused_instead_of_repla
 
 
 def test_json_round_trips_are_exact_both_ways():
-    config = ConfigDict({"a": spec(wrap, inner=spec(make, sizes=(1, 2))), "parts": (spec(make), spec(gather)),
-                         "words": ("x", "y"), "empty": (), "rate": 1e-7, "big": 2**70, "whole": 1.0, "yes": True})
+    config = ConfigDict(
+        {
+            "a": spec(wrap, inner=spec(make, sizes=(1, 2))),
+            "parts": (spec(make), spec(gather)),
+            "words": ("x", "y"),
+            "empty": (),
+            "rate": 1e-7,
+            "big": 2**70,
+            "whole": 1.0,
+            "yes": True,
+        }
+    )
     text = to_json(config)
     again = from_json(text)
     assert to_json(again) == text
@@ -235,8 +271,12 @@ def test_diff_names_each_path_that_differs_inside_tuples_too_and_nothing_else():
 
 
 def test_a_loaded_config_is_locked_shares_nothing_and_holds_no_lists(tmp_path):
-    path = write(tmp_path, "shared.py", HEADER + "def get_config():\n one = spec('test_config:make')\n"
-                 " return ConfigDict({'train': (one,), 'valid': (one,), 'm': {'sizes': [1, 2]}})\n")
+    path = write(
+        tmp_path,
+        "shared.py",
+        HEADER + "def get_config():\n one = spec('test_config:make')\n"
+        " return ConfigDict({'train': (one,), 'valid': (one,), 'm': {'sizes': [1, 2]}})\n",
+    )
     config = load(path)
     with pytest.raises((KeyError, AttributeError)):
         config.m.size = 3

@@ -33,15 +33,25 @@ def other_outer(inner: Any = None, bias: bool = False) -> Any:
 
 @pytest.fixture
 def config() -> ConfigDict:
-    return ConfigDict({
-        "seed": 0, "name": "base", "verbose": False,
-        "train": {"steps": 100, "rate": 0.5, "ema": placeholder(float), "keep": placeholder(int)},
-        "data": {"transforms": (spec(sharp), spec(blunt)), "sizes": (1, 2), "rates": (0.1, 0.2), "words": ("a", "b"),
-                 "nested": (("a.*", 0.1), ("b.*", 1.0)), "nothing": ()},
-        "optimizer": spec("optax:adamw", learning_rate=0.1),
-        "model": spec(outer, inner=spec(sharp)),
-        "untyped": placeholder(object),
-    }).lock()
+    return ConfigDict(
+        {
+            "seed": 0,
+            "name": "base",
+            "verbose": False,
+            "train": {"steps": 100, "rate": 0.5, "ema": placeholder(float), "keep": placeholder(int)},
+            "data": {
+                "transforms": (spec(sharp), spec(blunt)),
+                "sizes": (1, 2),
+                "rates": (0.1, 0.2),
+                "words": ("a", "b"),
+                "nested": (("a.*", 0.1), ("b.*", 1.0)),
+                "nothing": (),
+            },
+            "optimizer": spec("optax:adamw", learning_rate=0.1),
+            "model": spec(outer, inner=spec(sharp)),
+            "untyped": placeholder(object),
+        }
+    ).lock()
 
 
 MATRIX = [
@@ -153,8 +163,12 @@ def test_optionals_of_a_swapped_in_factory_are_typed(config):
 
 def test_the_order_of_a_factory_swap_and_of_other_flags_does_not_matter(config):
     flags = {
-        "optimizer.momentum": "0.9", "optimizer.factory": "optax:sgd", "model.inner.momentum": "0.1",
-        "model.inner.factory": f"{__name__}:blunt", "model.bias": "true", "model.factory": f"{__name__}:other_outer",
+        "optimizer.momentum": "0.9",
+        "optimizer.factory": "optax:sgd",
+        "model.inner.momentum": "0.1",
+        "model.inner.factory": f"{__name__}:blunt",
+        "model.bias": "true",
+        "model.factory": f"{__name__}:other_outer",
         "train.steps": "3",
     }
     results = set()
@@ -168,9 +182,17 @@ def test_the_order_of_a_factory_swap_and_of_other_flags_does_not_matter(config):
 
 @pytest.mark.parametrize(
     ("path", "nearest"),
-    [("train.stepz", "'steps'"), ("optimiser.b1", "'optimizer'"), ("optimizer.beta1.x", "b1"),
-     ("data.transforms[0].scal", "'scale'"), ("model.inner.siz", "'size'"), ("train.factory", "valid names|did you"),
-     ("seed.x", "no field 'x'"), ("seed[0]", "no field"), ("untyped.x", "no field 'x'")],
+    [
+        ("train.stepz", "'steps'"),
+        ("optimiser.b1", "'optimizer'"),
+        ("optimizer.beta1.x", "b1"),
+        ("data.transforms[0].scal", "'scale'"),
+        ("model.inner.siz", "'size'"),
+        ("train.factory", "valid names|did you"),
+        ("seed.x", "no field 'x'"),
+        ("seed[0]", "no field"),
+        ("untyped.x", "no field 'x'"),
+    ],
 )
 def test_a_wrong_name_is_refused_with_its_path_and_the_nearest_valid_name(config, path, nearest):
     with pytest.raises(ConfigError, match=nearest) as caught:
@@ -178,9 +200,27 @@ def test_a_wrong_name_is_refused_with_its_path_and_the_nearest_valid_name(config
     assert f"config.{path}" in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["", ".", "train.", ".train", "train..steps", "data.sizes[", "data.sizes[a]", "a b",
-                                  "data.sizes[2]", "data.sizes[-3]", "data.sizes.x", "data.sizes[" + "9" * 5000 + "]",
-                                  "data.transforms[9].scale", "data.transforms.scale", "train[0]", "__class__"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        ".",
+        "train.",
+        ".train",
+        "train..steps",
+        "data.sizes[",
+        "data.sizes[a]",
+        "a b",
+        "data.sizes[2]",
+        "data.sizes[-3]",
+        "data.sizes.x",
+        "data.sizes[" + "9" * 5000 + "]",
+        "data.transforms[9].scale",
+        "data.transforms.scale",
+        "train[0]",
+        "__class__",
+    ],
+)
 def test_a_path_that_leads_nowhere_is_a_config_error(config, path):
     with pytest.raises(ConfigError, match=r"^config\."):
         override(config, {path: "1"})
@@ -193,11 +233,44 @@ def test_a_factory_that_does_not_exist_is_refused_with_its_path(config, text):
 
 
 HOSTILE = [
-    *[("seed", text, "an integer") for text in (
-        "1.5", "", "nan", "inf", "-inf", "2**9999999", '__import__("os")', "(lambda: 1)()", "true", "True", "none",
-        "None", "1j", "'1'", "b'1'", "...", "1/0", "1 2", "1,2", "[]", "seed", "1 if 1 else 2", "\0", "9" * 5000,
-        "((((2**64)**64)**64)**64)**64", "'a'*10**12", "(1,)*10**12", "-" * 50_000 + "1", "(" * 5000, "2**-1",
-        "1e400", "1//0", "x" * 100_000)],
+    *[
+        ("seed", text, "an integer")
+        for text in (
+            "1.5",
+            "",
+            "nan",
+            "inf",
+            "-inf",
+            "2**9999999",
+            '__import__("os")',
+            "(lambda: 1)()",
+            "true",
+            "True",
+            "none",
+            "None",
+            "1j",
+            "'1'",
+            "b'1'",
+            "...",
+            "1/0",
+            "1 2",
+            "1,2",
+            "[]",
+            "seed",
+            "1 if 1 else 2",
+            "\0",
+            "9" * 5000,
+            "((((2**64)**64)**64)**64)**64",
+            "'a'*10**12",
+            "(1,)*10**12",
+            "-" * 50_000 + "1",
+            "(" * 5000,
+            "2**-1",
+            "1e400",
+            "1//0",
+            "x" * 100_000,
+        )
+    ],
     *[("train.rate", text, "a number") for text in ("", "fast", "1,5", "0.1.2", "1e", "10**400", "(-1)**0.5", "none")],
     *[("train.keep", text, "an integer") for text in ("1.5", "many", "nan", "")],
     *[("verbose", text, "true or false") for text in ("", "2", "maybe", "none", "0.0")],

@@ -123,7 +123,10 @@ def test_a_resumed_log_drops_rows_after_the_resumed_step_and_a_torn_line_and_goe
     log.sync()
     log.close()
     assert [(row["step"], row["loss"]) for row in record.read_metrics(tmp_path)] == [
-        (10, 1.0), (20, 2.0), (20, 2.0), (30, -1.0),
+        (10, 1.0),
+        (20, 2.0),
+        (20, 2.0),
+        (30, -1.0),
     ]
 
 

@@ -1,0 +1,28 @@
+"""From a checkpoint, or from nothing, to a state on the devices."""
+
+from __future__ import annotations
+
+from jaxlab.core.types import PyTree, Statistics, TrainState
+from jaxlab.run.assemble import Experiment
+from jaxlab.train.checkpoint import Checkpoints
+from jaxlab.train.parallel import Strategy
+
+
+def restore_or_init(
+    experiment: Experiment, shapes: tuple[TrainState, Statistics], strategy: Strategy, checkpoints: Checkpoints
+) -> tuple[TrainState, Statistics | None, int]:
+    """Return the state, the open window of statistics and the step of the latest checkpoint, or of the beginning."""
+    steps = checkpoints.steps()
+    if not steps:
+        return strategy.init(experiment.init), None, 0
+    tree = restore(checkpoints, steps[-1], shapes, strategy)
+    return tree["state"], tree["window"], steps[-1]
+
+
+def restore(
+    checkpoints: Checkpoints, step: int, shapes: tuple[TrainState, Statistics], strategy: Strategy
+) -> dict[str, PyTree]:
+    """Return ``state`` and ``window`` as saved at `step`, placed as `strategy` keeps them."""
+    state, window = shapes
+    saved = checkpoints.restore(step, strategy.saved_shapes({"state": state, "window": window}))
+    return strategy.load_form(saved)
