@@ -33,6 +33,7 @@ from jaxlab.core.types import (
     Transform,
 )  # fmt: skip
 from jaxlab.data.pipeline import Batches, transformed_spec
+from jaxlab.train.parallel import Strategy, make_strategy
 from jaxlab.train.step import init_state, make_eval_step, make_train_step
 
 SPLITS = ("train", "valid", "test")
@@ -135,15 +136,29 @@ def process_rows(batch_size: int) -> slice:
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
-def check_devices(config: ConfigDict, count: int) -> None:
-    """Raise ConfigError where the batch does not split evenly over `count` devices and the microbatches."""
-    size, parts = config.train.batch_size, count * config.train.grad_accumulation
+def strategy_of(config: ConfigDict, batch_size: int | None = None) -> Strategy:
+    """Return the strategy of ``config.parallel`` over this machine's devices.
+
+    Args:
+      config: the run's.
+      batch_size: global, where it is not ``config.train.batch_size`` in microbatches.
+
+    Raises:
+      ConfigError: it cannot be had here, or the batch does not split evenly.
+    """
+    strategy = make_strategy(config.parallel.strategy, config.parallel.mesh.to_dict(), jax.devices())
+    size, pieces = config.train.batch_size, config.train.grad_accumulation
+    path = "config.train.batch_size"
+    if batch_size is not None:
+        size, pieces, path = batch_size, 1, "--batch_size"
+    parts = strategy.device_count * pieces
     if size % parts:
-        nearest = max(parts, round(size / parts) * parts)
+        nearest = max(1, round(size / parts)) * parts
         raise ConfigError(
-            f"config.train.batch_size={size}: expected a multiple of {parts} ({count} devices × "
-            f"config.train.grad_accumulation={config.train.grad_accumulation}), such as {nearest}"
+            f"{path}={size}: expected a multiple of {parts}, such as {nearest} ({strategy.device_count} devices"
+            f"{f', config.train.grad_accumulation={pieces}' if pieces > 1 else ''})"
         )
+    return strategy
 
 
 def check_values(config: ConfigDict) -> None:

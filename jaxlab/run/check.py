@@ -14,9 +14,8 @@ from ml_collections import ConfigDict
 from jaxlab.core.config import flatten
 from jaxlab.core.tree import named_leaves
 from jaxlab.core.types import PyTree, TrainState
-from jaxlab.run.assemble import Experiment, assemble, check_devices
+from jaxlab.run.assemble import Experiment, assemble, strategy_of
 from jaxlab.run.environment import describe_source
-from jaxlab.train.parallel import make_strategy
 
 
 def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -31,9 +30,7 @@ def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> 
     """
     experiment = assemble(config)
     state, _ = experiment.abstract_step()
-    devices = jax.devices()
-    make_strategy(config.parallel.strategy, config.parallel.mesh.to_dict(), devices)
-    check_devices(config, len(devices) if config.parallel.mesh.data == -1 else config.parallel.mesh.data)
+    strategy_of(config)
     leaves = named_leaves(state.params)
     batch = _bytes(experiment.abstract_batch())
     checkpoint = _bytes(state)

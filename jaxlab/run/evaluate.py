@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -15,11 +14,11 @@ from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.core.types import HostBatch, PyTree
 from jaxlab.data.pipeline import prefetch
-from jaxlab.run.assemble import SPLITS, Experiment, assemble
+from jaxlab.run.assemble import SPLITS, Experiment, assemble, strategy_of
 from jaxlab.run.restore import restore
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.evaluate import predict
-from jaxlab.train.parallel import Strategy, make_strategy, measure
+from jaxlab.train.parallel import Strategy, measure
 from jaxlab.train.step import summarise
 
 EVALUATION = "evaluation.json"
@@ -51,7 +50,7 @@ def evaluate(
         folder / record.CHECKPOINTS, keep=config.train.keep, best=best, mode=mode, writable=False
     ) as checkpoints:
         at = checkpoints.resolve(step)
-        strategy = make_strategy(config.parallel.strategy, config.parallel.mesh.to_dict(), jax.devices())
+        strategy = strategy_of(config, batch_size or config.train.batch_size)
         state = restore(checkpoints, at, experiment.abstract_step(), strategy)["state"]
     compiled = strategy.compile(measure(experiment.eval_step(strategy.batch_axis)), donate=False)
     statistics, table = predict(state, _pairs(experiment, split, batch_size, strategy), compiled, strategy)

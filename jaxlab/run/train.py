@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import jax
-from absl import logging
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxlab.core import record
-from jaxlab.core.types import Periodic, PyTree, Statistics, TrainState
+from jaxlab.core.types import Periodic, Statistics, TrainState
 from jaxlab.data.pipeline import batch_bytes, chunk_steps, feed, prefetch
 from jaxlab.run import environment
-from jaxlab.run.assemble import Experiment, assemble, check_devices, make_hooks, make_sinks
+from jaxlab.run.assemble import Experiment, assemble, make_hooks, make_sinks, strategy_of
+from jaxlab.run.journal import Journal
 from jaxlab.run.restore import restore_or_init
 from jaxlab.run.result import Run
 from jaxlab.train import loop
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.evaluate import evaluate
-from jaxlab.train.parallel import Strategy, make_strategy, measure, scanned, single
+from jaxlab.train.parallel import Strategy, measure, scanned, single
 from jaxlab.train.step import summarise
+
+_log = logging.getLogger("jaxlab")
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[str, Any] | None = None) -> Run:
@@ -46,83 +50,78 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
     folder = Path(workdir).expanduser().resolve()
     if (folder / record.SUMMARY).exists():
         record.open_run(folder, config, origin or {})
-        logging.info("%s is finished", folder)
+        _log.info("%s is finished", folder)
         return Run(folder)
     experiment = assemble(config, ("train", "valid"))
     shapes = experiment.abstract_step()
-    parallel = config.parallel
-    devices = jax.devices()
-    strategy = make_strategy(parallel.strategy, parallel.mesh.to_dict(), devices)
-    check_devices(config, len(devices) if parallel.mesh.data == -1 else parallel.mesh.data)
+    strategy = strategy_of(config)
     record.open_run(folder, config, origin or {})
+    train = config.train
     with Checkpoints(
-        folder / record.CHECKPOINTS, keep=config.train.keep, best=config.train.best, mode=config.train.best_mode
+        folder / record.CHECKPOINTS, keep=train.keep, best=train.best, mode=train.best_mode
     ) as checkpoints:
-        _train(experiment, shapes, strategy, checkpoints, folder)
+        state, window, step = restore_or_init(experiment, shapes, strategy, checkpoints)
+        record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
+        journal = Journal(folder, step, make_sinks(config, folder, step))
+        with contextlib.closing(journal), _stop_requests() as stopping:
+            _log.info("%s at step %d of %d", "resuming" if step else "starting", step, train.steps)
+            zeros = strategy.init(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1]))
+            plan = _plan(experiment, strategy, journal, checkpoints, zeros, stopping)
+            hooks = [*_evaluation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]
+            _loop(experiment, strategy, dataclasses.replace(plan, hooks=hooks), state, window, step)
+            _log.info("finished at step %d", train.steps)
     record.finish(folder, _summary(config, folder))
     return Run(folder)
 
 
-def _train(
+def _plan(
     experiment: Experiment,
-    shapes: tuple[TrainState, Statistics],
     strategy: Strategy,
+    journal: Journal,
     checkpoints: Checkpoints,
-    folder: Path,
-) -> None:
-    config = experiment.config
-    state, window, step = restore_or_init(experiment, shapes, strategy, checkpoints)
-    zeros = strategy.init(lambda: _zeros(shapes[1]))
-    record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
-    sinks = make_sinks(config, folder, step)
-    log = record.MetricsLog(folder, step)
-    began = time.monotonic()
-    earlier = max((row["wall"] for row in record.read_metrics(folder)), default=0.0)
+    zeros: Statistics,
+    stopping: Callable[[], bool],
+) -> loop.Plan:
+    train = experiment.config.train
+    step = experiment.train_step(strategy.batch_axis)
 
-    def write(at: int, row: Mapping[str, float]) -> None:
-        row = {**{name: float(value) for name, value in row.items()}, "wall": earlier + time.monotonic() - began}
-        log.write(at, row)
-        for sink in sinks:
-            sink.write(at, row)
+    def write(at: int, row: loop.Row) -> None:
+        journal.write(at, row)
         checkpoints.check()
 
-    def save(at: int, state: TrainState, window: Statistics, measured: Mapping[str, float]) -> None:
-        log.sync()
+    def save(at: int, state: TrainState, window: Statistics, measured: loop.Row) -> None:
+        journal.sync()
         checkpoints.save(at, strategy.save_form({"state": state, "window": window}), measured)
+        _log.info("saving step %d", at)
 
+    return loop.Plan(
+        single=strategy.compile(single(step), donate=True),
+        scanned=strategy.compile(scanned(step), donate=True) if train.steps_per_call > 1 else None,
+        length=train.steps_per_call,
+        last=train.steps,
+        batch_size=train.batch_size,
+        log_every=train.log_every,
+        checkpoint_every=train.checkpoint_every,
+        hooks=(),
+        zeros=zeros,
+        summarise=lambda window: summarise(strategy.fetch(window), experiment.metrics, "train"),
+        write=write,
+        save=save,
+        stopping=stopping,
+    )
+
+
+def _loop(
+    experiment: Experiment, strategy: Strategy, plan: loop.Plan, state: TrainState, window: Statistics | None, step: int
+) -> None:
+    """Feed the loop: small batches travel several at a time, and with steps_per_call as many as a call takes."""
     batches = experiment.batches("train", training=True)
-    per_call = config.train.steps_per_call
-    length = per_call if per_call > 1 else chunk_steps(batch_bytes(batches))
-    step_function = experiment.train_step(strategy.batch_axis)
-    with _stop_requests() as stopping, contextlib.ExitStack() as closing:
-        for sink in sinks:
-            closing.callback(sink.close)
-        closing.callback(log.close)
-        plan = loop.Plan(
-            single=strategy.compile(single(step_function), donate=True),
-            scanned=strategy.compile(scanned(step_function), donate=True) if per_call > 1 else None,
-            length=length,
-            last=config.train.steps,
-            batch_size=config.train.batch_size,
-            log_every=config.train.log_every,
-            checkpoint_every=config.train.checkpoint_every,
-            hooks=[*_evaluation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)],
-            zeros=zeros,
-            summarise=lambda window: summarise(strategy.fetch(window), experiment.metrics, "train"),
-            write=write,
-            save=save,
-            stopping=stopping,
-        )
-        chunks = feed(
-            batches,
-            first=step,
-            last=config.train.steps,
-            chunk=length,
-            put=strategy.put_chunk,
-            workers=config.data.workers,
-        )
-        with contextlib.closing(chunks):
-            loop.run(plan, state, zeros if window is None else window, step, chunks)
+    length = plan.length if plan.scanned is not None else chunk_steps(batch_bytes(batches))
+    workers = experiment.config.data.workers
+    chunks = feed(batches, first=step, last=plan.last, chunk=length, put=strategy.put_chunk, workers=workers)
+    with contextlib.closing(chunks):
+        first_window = plan.zeros if window is None else window
+        loop.run(dataclasses.replace(plan, length=length), state, first_window, step, chunks)
 
 
 def _evaluation(experiment: Experiment, strategy: Strategy) -> list[Periodic]:
@@ -144,10 +143,6 @@ def _statistics_only(
 ) -> Callable[..., tuple[Statistics, dict[str, Any]]]:
     """Return the function without its outputs, so that XLA computes none that nobody reads."""
     return lambda state, chunk: (function(state, chunk)[0], {})
-
-
-def _zeros(shapes: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
 
 
 def _summary(config: ConfigDict, folder: Path) -> dict[str, Any]:
@@ -177,7 +172,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
         if asked:
             os._exit(128 + number)
         asked.append(number)
-        logging.warning("stopping after this step; once more to leave at once")
+        _log.warning("stopping after this step; once more to leave at once")
 
     try:
         previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -34,6 +34,7 @@ class Strategy(Protocol):
     """What the loop needs to know about devices."""
 
     batch_axis: str | None
+    device_count: int
 
     def init(self, function: Callable[[], PyTree]) -> PyTree:
         """Return what `function` makes, placed as this strategy keeps it."""
@@ -75,6 +76,7 @@ class Jit:
 
     def __init__(self, devices: list[jax.Device]) -> None:
         """Span a mesh with one axis over `devices`."""
+        self.device_count = len(devices)
         mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
         self._replicated, self._rows = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, AXIS))
         self._block = _must_block(devices)
@@ -114,7 +116,7 @@ class Pmap:
 
     def __init__(self, devices: list[jax.Device]) -> None:
         """Use `devices`, in order."""
-        self._devices = devices
+        self._devices, self.device_count = devices, len(devices)
         mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
         self._split = NamedSharding(mesh, P(AXIS))
         self._block = _must_block(devices)
