@@ -21,10 +21,14 @@ class Journal:
         self._metrics, self._sinks = record.MetricsLog(workdir, step), sinks
         earlier = max((row["wall"] for row in record.read_metrics(workdir)), default=0.0)
         self._began = time.monotonic() - earlier
-        self._handler = logging.FileHandler(workdir / record.LOG)
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        _log.addHandler(self._handler)
+        file, terminal = logging.FileHandler(workdir / record.LOG), logging.StreamHandler()
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        terminal.setLevel(logging.WARNING)
+        self._handlers = (file, terminal)
+        for handler in self._handlers:
+            _log.addHandler(handler)
         _log.setLevel(logging.INFO)
+        _log.propagate = False  # absl's handler on the root would print every sentence through the progress bar
 
     def write(self, step: int, row: Mapping[str, float]) -> None:
         """Write one row everywhere, with ``wall``: the seconds that the run has taken, earlier processes included."""
@@ -42,5 +46,7 @@ class Journal:
         for sink in self._sinks:
             sink.close()
         self._metrics.close()
-        _log.removeHandler(self._handler)
-        self._handler.close()
+        for handler in self._handlers:
+            _log.removeHandler(handler)
+            handler.close()
+        _log.propagate = True

@@ -6,16 +6,15 @@ already under way. Statistics are added up on the devices, so that a row is the 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 
 from jaxlab.core.errors import DivergedError, PreemptedError
 from jaxlab.core.types import Periodic, PyTree, Statistics, TrainState
+from jaxlab.train.clock import Clock
 from jaxlab.train.parallel import Advance
 
 Row = Mapping[str, float]
@@ -55,7 +54,7 @@ def run(plan: Plan, state: TrainState, window: Statistics, step: int, chunks: Ch
       DivergedError: the loss of a window is not finite.
       PreemptedError: `stopping` became true; the state has been saved.
     """
-    clock, pending = _Clock(plan.batch_size), _Pending(plan)
+    clock, pending = Clock(plan.batch_size), _Pending(plan)
     with jax.transfer_guard("disallow"):
         while step < plan.last:
             with clock.waiting():
@@ -123,37 +122,3 @@ class _Pending:
         self._plan.write(step, {**row, **speed})
         if not math.isfinite(row["train/loss"]):
             raise DivergedError(f"the loss is {row['train/loss']} in the steps up to {step}")
-
-
-class _Clock:
-    """Measures a window: steps a second, and the share of that time that was spent waiting for data."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size, self._first, self._began, self._waited = batch_size, -1, 0.0, 0.0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - began
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._began += time.perf_counter() - began
-
-    def dispatched(self, step: int) -> None:
-        if self._first < 0:  # the first dispatch compiled, which is no part of the speed
-            self._first, self._began, self._waited = step, time.perf_counter(), 0.0
-
-    def lap(self, step: int) -> dict[str, float]:
-        seconds = max(time.perf_counter() - self._began, 1e-9)
-        rate = (step - self._first) / seconds
-        speed = {
-            "steps_per_second": rate,
-            "examples_per_second": rate * self._batch_size,
-            "data_wait": self._waited / seconds,
-        }
-        self._first, self._began, self._waited = step, time.perf_counter(), 0.0
-        return speed
