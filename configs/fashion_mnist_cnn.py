@@ -18,15 +18,15 @@ def get_config() -> ConfigDict:
     config.data.transforms = (spec("jaxlab.data.images:standardise", mean=(0.2860,), std=(0.3530,)),)
     config.data.augment = (
         spec("jaxlab.data.images:random_flip"),
-        spec("jaxlab.data.images:random_shift", pixels=2),
+        spec("jaxlab.data.images:random_shift", pixels=1),
     )
-    config.model = spec("jaxlab.models.cnn:make", channels=(24, 48, 96), hidden=(), dropout=0.2)
-    config.objective = spec("jaxlab.objectives.classify:make", label_smoothing=0.05)
+    config.model = spec("jaxlab.models.cnn:make", channels=(24, 48, 96), depth=(1, 2, 1), dropout=0.1)
+    config.objective = spec("jaxlab.objectives.classify:make", label_smoothing=0.02)
     config.metrics.accuracy = spec("jaxlab.metrics.classify:accuracy")
     config.metrics.cross_entropy = spec("jaxlab.metrics.classify:cross_entropy")
     schedule = spec("jaxlab.optim.schedules:warmup_cosine", peak=4e-3)
     config.optimizer = spec("optax:adamw", learning_rate=schedule, weight_decay=1e-2)
-    config.train.steps = 4200
+    config.train.steps = 5000
     config.train.batch_size = 256
     config.train.ema = 0.995
     config.train.log_every = 100
@@ -41,6 +41,6 @@ def resnet() -> ConfigDict:
     """Return the ResNet."""
     config = get_config()
     config.data.augment = (*config.data.augment, spec("jaxlab.data.images:random_erase", probability=0.25, largest=0.2))
-    config.model = spec("jaxlab.models.resnet:make", channels=(24, 48, 96), blocks=(1, 2, 2))
+    config.model = spec("jaxlab.models.resnet:make", channels=(32, 64, 128), blocks=(1, 1, 2), stem_pool=True)
     config.train.steps = 6000
     return config

@@ -1,4 +1,4 @@
-"""The same as ``jaxlab evaluate``, for those who launch scripts: ``python scripts/evaluate.py --workdir=D --split=test``."""
+"""The same as ``jaxlab evaluate``, for those who launch scripts: ``python scripts/evaluate.py --workdir=D``."""
 
 import sys
 

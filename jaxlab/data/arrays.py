@@ -28,7 +28,8 @@ class ArraySource:
           meta: facts about the data, such as ``classes``, a tuple of class names.
 
         Raises:
-          DataError: no field, fields of unequal lengths, no rows, or a field that is not numeric.
+          DataError: no field, fields of unequal lengths, no rows, or a field that is not numeric or does not fit
+            the dtype that JAX has for it.
         """
         converted = {name: np.asarray(value) for name, value in arrays.items()}
         lengths = {name: len(value) if value.ndim else -1 for name, value in converted.items()}
@@ -37,10 +38,7 @@ class ArraySource:
         for name, value in converted.items():
             if value.dtype.kind not in "biuf":
                 raise DataError(f"field {name!r} has dtype {value.dtype}; expected numbers or booleans")
-        self._arrays = {
-            name: np.ascontiguousarray(value, dtype=DEVICE_DTYPES.get(value.dtype.name, value.dtype))
-            for name, value in converted.items()
-        }
+        self._arrays = {name: _held(name, value) for name, value in converted.items()}
         example = {name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in self._arrays.items()}
         self._spec = DataSpec(example, next(iter(lengths.values())), dict(meta or {}))
 
@@ -56,3 +54,10 @@ class ArraySource:
     def __getitems__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return the rows at `indices` [n], one array [n, ...] a field."""
         return {name: value.take(indices, axis=0) for name, value in self._arrays.items()}
+
+
+def _held(name: str, value: np.ndarray) -> np.ndarray:
+    held = np.ascontiguousarray(value, dtype=DEVICE_DTYPES.get(value.dtype.name, value.dtype))
+    if held.dtype.kind in "iu" and held.dtype != value.dtype and not np.array_equal(held, value):
+        raise DataError(f"field {name!r}: values from {value.min()} to {value.max()} do not fit {held.dtype}")
+    return held

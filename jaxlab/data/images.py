@@ -27,7 +27,13 @@ def standardise(
     if len(mean) != len(std) or min(std, default=0.0) <= 0:
         raise ConfigError(f"standardise: mean={mean} and std={std} must be equally long and std positive")
     factor, shift = np.float32(scale) / np.float32(std), np.float32(mean) / np.float32(std)
-    return _on(field, lambda image_BHWC, _: image_BHWC.astype(np.float32) * factor - shift)
+
+    def standard(image_BHWC: np.ndarray, _: Randomness) -> np.ndarray:
+        if len(mean) not in (1, image_BHWC.shape[-1]):  # broadcasting would make channels of the values
+            raise ConfigError(f"standardise: {len(mean)} values for images of {image_BHWC.shape[-1]} channels")
+        return image_BHWC.astype(np.float32) * factor - shift
+
+    return _on(field, standard)
 
 
 def random_flip(field: str = "image", probability: float = 0.5) -> Transform:

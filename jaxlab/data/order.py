@@ -16,7 +16,7 @@ from jaxlab.core import rng
 @functools.lru_cache(maxsize=4)
 def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     """Return the order [size] of one epoch; the last few are kept, since consecutive batches share them."""
-    order = rng.host(seed, "order", epoch).permutation(np.int32(size))
+    order = rng.host(seed, "order", epoch).permutation(size).astype(np.int32)
     order.setflags(write=False)
     return order
 

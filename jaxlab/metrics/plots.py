@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix as count_confusions
 
 _LARGEST_NUMBERED = 20  # classes up to which each cell shows its count
 
@@ -28,11 +27,12 @@ def learning_curve(history: pd.DataFrame) -> Figure:
         for split in ("train", "valid"):
             column = f"{split}/{name}"
             if column in history:
-                values = history[column].dropna()
+                values = pd.to_numeric(history[column]).dropna()  # JSON holds nan and inf by their names
                 axes.plot(values.index, values, label=split, marker="o" if len(values) < 30 else "", markersize=3)
         axes.set(xlabel="step", title=name.replace("_", " "))
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     return figure
 
 
@@ -44,7 +44,8 @@ def confusion_matrix(target: np.ndarray, prediction: np.ndarray, classes: tuple[
       prediction: class indices [N].
       classes: the names.
     """
-    counts = count_confusions(target, prediction, labels=np.arange(len(classes)))
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (target, prediction), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = max(4.0, 0.5 * len(classes) + 1.5)
     figure = Figure(figsize=(size + 0.6, size), layout="constrained")
@@ -57,7 +58,7 @@ def confusion_matrix(target: np.ndarray, prediction: np.ndarray, classes: tuple[
         yticks=ticks,
         xlabel="prediction",
         ylabel="target",
-        title=f"accuracy {np.mean(target == prediction):.4f}",
+        title=f"accuracy {np.trace(counts) / len(target):.4f}" if len(target) else "no examples",
     )
     axes.set_xticklabels(
         classes,

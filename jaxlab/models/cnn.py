@@ -10,16 +10,17 @@ import functools
 import jax
 from flax import linen as nn
 
+from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import DataSpec
 from jaxlab.models.layers import batch_norm, convolve, max_pool
 
 
 class CNN(nn.Module):
-    """`channels` gives each block's width, `depth` the convolutions in a block."""
+    """`channels` gives each block's width, `depth` its number of convolutions."""
 
     classes: int
     channels: tuple[int, ...]
-    depth: int
+    depth: tuple[int, ...]
     hidden: tuple[int, ...]
     dropout: float
     batch_norm: bool
@@ -31,8 +32,8 @@ class CNN(nn.Module):
         """Return ``logits`` [B, classes]."""
         norm = functools.partial(batch_norm, mask_B=mask_B, train=train, batch_axis=self.batch_axis)
         x_BHWC = image_BHWC
-        for width in self.channels:
-            for _ in range(self.depth):
+        for width, depth in zip(self.channels, self.depth, strict=True):
+            for _ in range(depth):
                 x_BHWC = nn.Conv(width, (3, 3), use_bias=not self.batch_norm, conv_general_dilated=convolve)(x_BHWC)
                 if self.batch_norm:
                     x_BHWC = norm(x_BHWC)
@@ -49,11 +50,20 @@ def make(
     data: DataSpec,
     batch_axis: str | None,
     channels: tuple[int, ...] = (32, 64),
-    depth: int = 1,
+    depth: tuple[int, ...] = (1, 1),
     hidden: tuple[int, ...] = (),
     dropout: float = 0.0,
     batch_norm: bool = True,
     global_pool: bool = False,
 ) -> CNN:
-    """Return a CNN with one output a class of the data."""
+    """Return a CNN with one output a class of the data.
+
+    Raises:
+      ConfigError: `channels` and `depth` are not equally long, or the image is too small for so many blocks.
+    """
+    if len(channels) != len(depth):
+        raise ConfigError(f"config.model: channels={channels} and depth={depth} must be equally long")
+    smallest = min(data.example["image"].shape[:2]) if "image" in data.example else 2 ** len(channels)
+    if smallest < 2 ** len(channels):
+        raise ConfigError(f"config.model.channels={channels}: an image side of {smallest} cannot be halved so often")
     return CNN(len(data.meta["classes"]), channels, depth, hidden, dropout, batch_norm, global_pool, batch_axis)

@@ -1,8 +1,8 @@
 """Residual networks of basic blocks for small images (He et al. 2016, arXiv 1512.03385, section 4.2).
 
-The stem is one 3×3 convolution; each stage after the first halves height and width. The last normalisation of each
-block starts at zero (Goyal et al. 2017, arXiv 1706.02677, section 5.1), and a shortcut that changes shape averages
-2×2 pixels before its 1×1 convolution (ResNet-D; He et al. 2019, arXiv 1812.01187).
+The stem is one 3×3 convolution, with a 2×2 max pool if wanted; each stage after the first halves height and width. The
+last normalisation of each block starts at zero (Goyal et al. 2017, arXiv 1706.02677, section 5.1), and a shortcut that
+changes shape averages 2×2 pixels before its 1×1 convolution (ResNet-D; He et al. 2019, arXiv 1812.01187).
 Shape letters: B batch, H height, W width, C channels, D features.
 """
 
@@ -14,7 +14,7 @@ import jax
 from flax import linen as nn
 
 from jaxlab.core.types import DataSpec
-from jaxlab.models.layers import batch_norm, convolve
+from jaxlab.models.layers import batch_norm, convolve, max_pool
 
 
 class Block(nn.Module):
@@ -46,7 +46,7 @@ class ResNet(nn.Module):
     classes: int
     channels: tuple[int, ...]
     blocks: tuple[int, ...]
-    stem_stride: int
+    stem_pool: bool
     dropout: float
     batch_axis: str | None
 
@@ -54,9 +54,10 @@ class ResNet(nn.Module):
     def __call__(self, image_BHWC: jax.Array, mask_B: jax.Array | None = None, *, train: bool) -> dict[str, jax.Array]:
         """Return ``logits`` [B, classes]."""
         norm = functools.partial(batch_norm, mask_B=mask_B, train=train, batch_axis=self.batch_axis)
-        strides = (self.stem_stride, self.stem_stride)
-        x_BHWC = nn.Conv(self.channels[0], (3, 3), strides, use_bias=False, conv_general_dilated=convolve)(image_BHWC)
+        x_BHWC = nn.Conv(self.channels[0], (3, 3), use_bias=False, conv_general_dilated=convolve)(image_BHWC)
         x_BHWC = nn.relu(norm(x_BHWC))
+        if self.stem_pool:
+            x_BHWC = max_pool(x_BHWC)
         for stage, (width, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
             for block in range(blocks):
                 x_BHWC = Block(width, 2 if stage > 0 and block == 0 else 1, self.batch_axis)(x_BHWC, mask_B, train)
@@ -69,8 +70,8 @@ def make(
     batch_axis: str | None,
     channels: tuple[int, ...] = (16, 32, 64),
     blocks: tuple[int, ...] = (2, 2, 2),
-    stem_stride: int = 1,
+    stem_pool: bool = False,
     dropout: float = 0.0,
 ) -> ResNet:
     """Return a ResNet with one output a class of the data; three stages of n blocks are the paper's ResNet-(6n+2)."""
-    return ResNet(len(data.meta["classes"]), channels, blocks, stem_stride, dropout, batch_axis)
+    return ResNet(len(data.meta["classes"]), channels, blocks, stem_pool, dropout, batch_axis)

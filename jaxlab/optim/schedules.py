@@ -17,8 +17,10 @@ def warmup_cosine(total_steps: int, peak: float = 1e-3, warmup: float = 0.05, en
       end: the final learning rate as a share of `peak`.
 
     Raises:
-      ConfigError: a warm-up that is longer than the run.
+      ConfigError: a warm-up that is negative, or not shorter than the run.
     """
+    if warmup < 0:
+        raise ConfigError(f"warmup_cosine: warmup={warmup}: expected 0 or more")
     steps = round(warmup * total_steps) if warmup < 1 else int(warmup)
     if steps >= total_steps:
         raise ConfigError(f"the warm-up takes {steps} steps, but the run has {total_steps}")

@@ -10,7 +10,7 @@ from rich.table import Table
 
 def print_check(result: dict[str, Any]) -> None:
     """Print to stderr: the config, the parameters, sizes and warnings."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)  # brackets in a config are its own
     config = Table("field", "value", title="config")
     for path, value in result["config"].items():
         config.add_row(path, repr(value))
@@ -31,12 +31,12 @@ def print_check(result: dict[str, Any]) -> None:
     for table in (config, parameters, sizes):
         console.print(table)
     for warning in result["warnings"]:
-        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
+        console.print(f"warning: {warning}", style="yellow", highlight=False)
 
 
 def _bytes(size: int) -> str:
     return next(
         f"{size / 1024**i:,.1f} {unit}"
-        for i, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB"))
+        for i, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB"))
         if size < 1024 ** (i + 1)
     )

@@ -66,15 +66,15 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
         with contextlib.closing(journal), _stop_requests() as stopping:
             _log.info("%s at step %d of %d", "resuming" if step else "starting", step, train.steps)
             zeros = strategy.init(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1]))
-            plan = _plan(experiment, strategy, journal, checkpoints, zeros, stopping)
+            plan = make_plan(experiment, strategy, journal, checkpoints, zeros, stopping)
             hooks = [*_evaluation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]
-            _loop(experiment, strategy, dataclasses.replace(plan, hooks=hooks), state, window, step)
+            run_loop(experiment, strategy, dataclasses.replace(plan, hooks=hooks), state, window, step)
             _log.info("finished at step %d", train.steps)
     record.finish(folder, _summary(config, folder))
     return Run(folder)
 
 
-def _plan(
+def make_plan(
     experiment: Experiment,
     strategy: Strategy,
     journal: Journal,
@@ -82,6 +82,7 @@ def _plan(
     zeros: Statistics,
     stopping: Callable[[], bool],
 ) -> loop.Plan:
+    """Return what the loop needs, hooks left out; `zeros` is an empty window of statistics."""
     train = experiment.config.train
     step = experiment.train_step(strategy.batch_axis)
 
@@ -102,6 +103,7 @@ def _plan(
         batch_size=train.batch_size,
         log_every=train.log_every,
         checkpoint_every=train.checkpoint_every,
+        best=train.best,
         hooks=(),
         zeros=zeros,
         summarise=lambda window: summarise(strategy.fetch(window), experiment.metrics, "train"),
@@ -111,7 +113,7 @@ def _plan(
     )
 
 
-def _loop(
+def run_loop(
     experiment: Experiment, strategy: Strategy, plan: loop.Plan, state: TrainState, window: Statistics | None, step: int
 ) -> None:
     """Feed the loop: small batches travel several at a time, and with steps_per_call as many as a call takes."""
@@ -151,9 +153,9 @@ def _summary(config: ConfigDict, folder: Path) -> dict[str, Any]:
     final: dict[str, Any] = {}
     for row in rows:
         final |= row
-    measured = [row for row in rows if config.train.best in row]
+    measured = [row for row in rows if isinstance(row.get(config.train.best), float)]  # a string says nan or infinity
     choose = max if config.train.best_mode == "max" else min
-    best = choose(measured, key=lambda row: row[config.train.best]) if measured else None
+    best = choose(reversed(measured), key=lambda row: row[config.train.best]) if measured else None  # as checkpoints do
     return {
         "status": "finished",
         "step": config.train.steps,

@@ -34,9 +34,9 @@ class Bar:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
         )
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._progress = Progress(*columns, console=Console(stderr=True, markup=False))
         self._progress.start()
         self._task = self._progress.add_task("compiling", total=total_steps, completed=first_step)
 

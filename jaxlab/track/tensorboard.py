@@ -16,7 +16,9 @@ class TensorBoard:
         """Open an event file in `folder`; steps after `first_step` in older files are hidden from view."""
         from tensorboardX import SummaryWriter  # a second to import, and only where the sink is on
 
-        self._writer = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
+        purge = first_step + 1 if first_step else None
+        # the writer names its file by the second and would overwrite that of a run stopped within it
+        self._writer = SummaryWriter(str(folder), purge_step=purge, filename_suffix=f".{first_step}")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Queue the row's numbers; a thread of the writer's own puts them on disk."""

@@ -6,6 +6,7 @@ leaving the block waits for the save in the background, which would otherwise be
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,8 @@ class Checkpoints:
             _sweep(self._folder)
 
         def score(metrics: Mapping[str, float]) -> float:
-            return metrics[best] if best is not None and best in metrics else float("-inf" if mode == "max" else "inf")
+            value = self._measured(metrics)
+            return value if value is not None else float("-inf" if mode == "max" else "inf")
 
         kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
         if best is not None:
@@ -93,8 +95,8 @@ class Checkpoints:
         if wanted == "latest":
             return steps[-1]
         if wanted == "best":
-            best = self._manager.best_step() if self._best is not None else None
-            if best is None:
+            best = self._manager.best_step()
+            if best is None or self._measured(self._manager.metrics(best) or {}) is None:
                 raise DataError(f"{self._folder}: no checkpoint was measured by {self._best!r}; steps: {steps}")
             return best
         if not wanted.isdigit():
@@ -102,6 +104,11 @@ class Checkpoints:
         if int(wanted) not in steps:
             raise DataError(f"--step={wanted}: no such checkpoint; saved: {steps}")
         return int(wanted)
+
+    def _measured(self, metrics: Mapping[str, float]) -> float | None:
+        """Return the value that checkpoints compete by; what is absent or not a number does not compete."""
+        value = metrics.get(self._best, math.nan) if self._best is not None else math.nan
+        return None if math.isnan(value) else value
 
     def restore(self, step: int, like: PyTree) -> PyTree:
         """Return the tree saved as `step`, with the structure, shapes and placement of `like` (arrays or shapes)."""

@@ -32,6 +32,7 @@ class Plan:
     batch_size: int
     log_every: int
     checkpoint_every: int
+    best: str  # the metric that chooses a checkpoint: a state measured by it is saved
     hooks: Sequence[Periodic]
     zeros: Statistics
     summarise: Callable[[Statistics], Row]  # waits for the devices
@@ -95,10 +96,12 @@ def _observe(plan: Plan, pending: _Pending, step: int, state: TrainState, window
     measured: dict[str, float] = {}
     with jax.transfer_guard("allow"):
         for hook in due:
-            measured |= hook.hook(step, state) or {}
+            measured |= {name: float(value) for name, value in (hook.hook(step, state) or {}).items()}
     if measured:
         plan.write(step, measured)
-    if saving or measured:  # a measured state is kept too, so that the best one can be
+    if saving or plan.best in measured:
+        if window is not plan.zeros:  # an open window: what has diverged must not push out an earlier checkpoint
+            _check_finite(plan.summarise(window), step)
         plan.save(step, state, window, measured)
     if stopping:
         raise PreemptedError(f"stopped at step {step} of {plan.last} and saved; run the same command to go on")
@@ -120,5 +123,9 @@ class _Pending:
         (step, window, speed), self._held = self._held, None
         row = self._plan.summarise(window)
         self._plan.write(step, {**row, **speed})
-        if not math.isfinite(row["train/loss"]):
-            raise DivergedError(f"the loss is {row['train/loss']} in the steps up to {step}")
+        _check_finite(row, step)
+
+
+def _check_finite(row: Row, step: int) -> None:
+    if not math.isfinite(row["train/loss"]):
+        raise DivergedError(f"the loss is {row['train/loss']} in the steps up to {step}")

@@ -106,7 +106,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = None if ema is None else optax.incremental_update(params, state.ema, 1.0 - ema)
-        norm = {"sum": optax.global_norm(gradient), "weight": jnp.ones(())}
+        norm = {"sum": optax.tree.norm(gradient), "weight": jnp.ones(())}
         state = TrainState(
             step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=average
         )
@@ -120,8 +120,9 @@ def _make_sums(
 ) -> MakeSums:
     """Return the function to the gradient of the summed loss, the statistics and the new model state."""
 
-    def sums(params: PyTree, model_state: PyTree, batch: Batch, key: Array) -> Sums:
+    def sums(params: PyTree, model_state: PyTree, padded: Batch, key: Array) -> Sums:
         def loss(params: PyTree) -> tuple[Array, tuple[Statistics, PyTree]]:
+            batch = _blank_padding(padded)
             apply = _bind(model, params, model_state, key, dtype, train=True)
             total, weight, outputs, new_state = objective(apply, batch)
             statistics = {name: metric.update(outputs, batch) for name, metric in metrics.items()}
@@ -166,6 +167,7 @@ def make_eval_step(
 
     def eval_step(state: TrainState, batch: Batch) -> tuple[Statistics, Outputs]:
         params = state.params if state.ema is None else state.ema
+        batch = _blank_padding(batch)
         apply = _bind(model, params, state.model_state, None, dtype, train=False)
         total, weight, outputs, _ = objective(apply, batch)
         statistics: Statistics = {name: metric.update(outputs, batch) for name, metric in metrics.items()}
@@ -236,6 +238,12 @@ def _cast(tree: PyTree, dtype: jnp.dtype | None) -> PyTree:
     if dtype is None:
         return tree
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def _blank_padding(batch: Batch) -> Batch:
+    """Zero the padded rows: a weight of 0 hides what they hold from a sum, but the gradient of 0 * nan is nan."""
+    mask = batch["mask"] > 0
+    return {n: jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x)) for n, x in batch.items()}
 
 
 def _every_kth_row(x: Array, count: int) -> Array:

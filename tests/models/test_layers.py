@@ -1,0 +1,130 @@
+"""Each shared layer equals the plain one that it replaces, values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxlab.models.layers import batch_norm, convolve, max_pool
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def plain(x_BHWC, kernel_HWCF, strides, padding, **options):
+    return jax.lax.conv_general_dilated(x_BHWC, kernel_HWCF, strides, padding, dimension_numbers=DIMENSIONS, **options)
+
+
+def assert_same(x_BHWC, kernel_HWCF, strides, padding, **options):
+    """Compare values and both gradients of the two convolutions."""
+
+    @jax.jit
+    def both(x, kernel):
+        results = []
+        for function in (convolve, plain):
+            value, pull = jax.vjp(lambda x, kernel: function(x, kernel, strides, padding, **options), x, kernel)
+            results.append((value, *pull(jnp.cos(jnp.arange(value.size)).reshape(value.shape))))
+        return results
+
+    for found, expected in zip(*both(x_BHWC, kernel_HWCF), strict=True):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_convolve_is_laxs_convolution_for_any_kernel_stride_and_padding(size, stride, padding):
+    assert_same(normal(2, 9, 8, 3), normal(size, size, 3, 4, seed=1), (stride, stride), padding)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "strides", "padding"),
+    [
+        ((1, 7, 11, 1), (3, 2), (2, 3), "SAME"),
+        ((2, 5, 5, 2), (5, 5), (1, 1), "VALID"),
+        ((2, 6, 7, 2), (3, 3), (2, 1), ((1, 2), (0, 3))),
+        ((1, 4, 4, 2), (1, 3), (3, 2), [(0, 0), (1, 1)]),
+        ((2, 1, 1, 3), (3, 3), (1, 1), "SAME"),
+    ],
+)
+def test_convolve_is_laxs_convolution_where_sides_differ_and_padding_is_given_in_pixels(
+    shape, kernel, strides, padding
+):
+    assert_same(normal(*shape), normal(*kernel, shape[-1], 3, seed=1), strides, padding)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"feature_group_count": 2}, {"lhs_dilation": (2, 1)}, {"rhs_dilation": (2, 2)}],
+    ids=lambda options: next(iter(options)),
+)
+def test_grouped_and_dilated_convolutions_fall_back_to_laxs(options):
+    x, kernel = normal(2, 9, 8, 4), normal(3, 3, 4 // options.get("feature_group_count", 1), 6, seed=1)
+    options = {**options, "padding": [(1, 1), (0, 2)], "window_strides": (1, 1), "dimension_numbers": DIMENSIONS}
+    assert np.array_equal(convolve(x, kernel, **options), jax.lax.conv_general_dilated(x, kernel, **options))
+
+
+@pytest.mark.parametrize("options", [{}, {"feature_group_count": 2}, {"kernel_dilation": 2}, {"padding": "CIRCULAR"}])
+def test_flaxs_convolution_layer_is_the_same_with_convolve_inside(options):
+    x_BHWC = normal(2, 7, 6, 4)
+    layers = [nn.Conv(6, (3, 3), strides=2, conv_general_dilated=inner, **options) for inner in (None, convolve)]
+    variables = layers[0].init(jax.random.key(0), x_BHWC)
+    expected, found = jax.jit(lambda x: [layer.apply(variables, x) for layer in layers])(x_BHWC)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 7, 9, 2), (2, 3, 5, 1)])
+def test_max_pool_is_flaxs_gradient_included_and_drops_a_remainder_at_the_edge(shape, size):
+    x_BHWC = normal(*shape)
+
+    @jax.jit
+    def both(x):
+        results = []
+        for function in (lambda x: max_pool(x, size), lambda x: nn.max_pool(x, (size, size), (size, size))):
+            value, pull = jax.vjp(function, x)
+            results.append((value, *pull(jnp.cos(jnp.arange(value.size)).reshape(value.shape))))
+        return results
+
+    for found, expected in zip(*both(x_BHWC), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+class Normalise(nn.Module):
+    """A batch normalisation alone."""
+
+    @nn.compact
+    def __call__(self, x, mask_B=None, *, train):
+        return batch_norm(x, mask_B, train=train, batch_axis=None)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 4, 3, 5)])
+def test_batch_norm_with_a_mask_has_the_statistics_of_the_real_rows_whatever_the_padding_holds(shape):
+    x, mask_B = np.array(normal(*shape)), np.array([1, 0, 1, 1, 0, 1], np.float32)
+    x[mask_B == 0] = 1e4
+    real = x[mask_B == 1]
+    module = Normalise()
+    variables = module.init(jax.random.key(0), x, train=False)
+    masked, state = module.apply(variables, x, mask_B, train=True, mutable="batch_stats")
+    alone, state_alone = module.apply(variables, real, train=True, mutable="batch_stats")
+    np.testing.assert_allclose(masked[mask_B == 1], alone, atol=1e-5)
+    for found, expected in zip(jax.tree.leaves(state), jax.tree.leaves(state_alone), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    axes = tuple(range(real.ndim - 1))
+    np.testing.assert_allclose(alone, (real - real.mean(axes)) / np.sqrt(real.var(axes) + 1e-5), atol=1e-4)
+
+
+def test_batch_norm_in_evaluation_uses_the_running_statistics_and_leaves_them():
+    x = normal(6, 5)
+    module = Normalise()
+    variables = module.init(jax.random.key(0), x, train=False)
+    _, state = module.apply(variables, x, train=True, mutable="batch_stats")
+    running = state["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(running["mean"], 0.1 * x.mean(0), atol=1e-6)  # momentum 0.9 from zero
+    found = module.apply({**variables, **state}, x, train=False)
+    np.testing.assert_allclose(found, (x - running["mean"]) / np.sqrt(running["var"] + 1e-5), atol=1e-4)

@@ -1,0 +1,151 @@
+"""The image models: shapes, sizes, and that in evaluation a row's logits depend on that row alone."""
+
+import functools
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlab.core.types import DataSpec
+from jaxlab.models import cnn, mlp, resnet
+
+ROOT = Path(__file__).parents[2]
+CLASSES = 7
+B, H, W = 4, 9, 8
+
+
+def data(height=H, width=W, channels=2, classes=CLASSES):
+    example = {"image": jax.ShapeDtypeStruct((height, width, channels), np.float32)}
+    return DataSpec(example, 10, {"classes": tuple(map(str, range(classes)))})
+
+
+MODELS = {
+    "mlp": mlp.make(data(), None, hidden=(8, 6), dropout=0.5),
+    "mlp_norm": mlp.make(data(), None, hidden=(8,), dropout=0.5, batch_norm=True),
+    "cnn": cnn.make(data(), None, channels=(4, 6), depth=2, hidden=(8,), dropout=0.5),
+    "cnn_pool": cnn.make(data(), None, channels=(4,), dropout=0.5, batch_norm=False, global_pool=True),
+    "resnet": resnet.make(data(), None, channels=(4, 8), blocks=(1, 1), stem_stride=2, dropout=0.5),
+}
+each_model = pytest.mark.parametrize("name", MODELS)
+
+
+def images(seed=0, batch=B):
+    return np.random.default_rng(seed).standard_normal((batch, H, W, 2), np.float32)
+
+
+def shapes_of(model, image):
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+
+
+@functools.cache
+def variables_of(name):
+    """Return positive and negative numbers without a zero, so that every path through the model carries something."""
+    generator = np.random.default_rng(1)
+    shapes = shapes_of(MODELS[name], images())
+    params = jax.tree.map(lambda x: generator.normal(0.1, 0.3, x.shape).astype(np.float32), shapes["params"])
+    rest = {key: value for key, value in shapes.items() if key != "params"}
+    return {"params": params, **jax.tree.map(lambda x: generator.uniform(0.5, 1, x.shape).astype(np.float32), rest)}
+
+
+@functools.cache
+def in_evaluation(name):
+    """Return the function from (image, weight [B, C]) to the logits, and to their weighted sum's gradients."""
+
+    @jax.jit
+    def function(image, weight_BC):
+        def score(params, image):
+            logits_BC = MODELS[name].apply({**variables_of(name), "params": params}, image, train=False)["logits"]
+            return jnp.sum(logits_BC * weight_BC), logits_BC
+
+        gradients, logits_BC = jax.grad(score, argnums=(0, 1), has_aux=True)(variables_of(name)["params"], image)
+        return logits_BC, *gradients
+
+    return function
+
+
+@functools.cache
+def in_training(name):
+    """Return the function from (image, mask, dropout seed) to the logits and the new state."""
+
+    @jax.jit
+    def function(image, mask_B, seed):
+        outputs, state = MODELS[name].apply(
+            variables_of(name), image, mask_B, train=True, rngs={"dropout": jax.random.key(seed)}, mutable="batch_stats"
+        )
+        return outputs["logits"], state
+
+    return function
+
+
+@each_model
+def test_a_model_returns_float_logits_for_each_row_and_class(name):
+    for batch in (1, B):
+        outputs = jax.eval_shape(functools.partial(MODELS[name].apply, train=False), variables_of(name), images(0, batch))
+        assert outputs["logits"] == jax.ShapeDtypeStruct((batch, CLASSES), np.float32)
+    assert np.isfinite(in_evaluation(name)(images(), np.ones((B, CLASSES)))[0]).all()
+
+
+@each_model
+def test_in_evaluation_the_logits_of_a_row_depend_on_that_row_and_on_no_other(name):
+    for row in range(B):
+        weight_BC = np.zeros((B, CLASSES))
+        weight_BC[row] = np.arange(1, CLASSES + 1)
+        _, _, gradient_BHWC = in_evaluation(name)(images(), weight_BC)
+        assert np.flatnonzero(np.abs(gradient_BHWC).sum(axis=(1, 2, 3))).tolist() == [row]
+
+
+@each_model
+def test_every_parameter_has_a_part_in_the_logits(name):
+    _, gradient, _ = in_evaluation(name)(images(), np.arange(1.0, B * CLASSES + 1).reshape(B, CLASSES))
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+
+
+@each_model
+def test_dropout_acts_in_training_and_evaluation_needs_no_key(name):
+    first, again, other = (in_training(name)(images(), np.ones(B), seed)[0] for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, other)
+    in_evaluation(name)(images(), np.ones((B, CLASSES)))  # would raise if dropout asked for a key
+
+
+@pytest.mark.parametrize("name", ["mlp_norm", "cnn", "resnet"])
+def test_in_training_padded_rows_change_neither_the_real_rows_nor_the_running_statistics(name):
+    mask_B, changed = np.array([1.0, 1.0, 0.0, 1.0]), images()
+    changed[2] = 100.0
+    (first, state), (second, other) = (in_training(name)(image, mask_B, 0) for image in (images(), changed))
+    np.testing.assert_allclose(first[mask_B > 0], second[mask_B > 0], atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, state, other)
+
+
+def count(model, spec):
+    image = jax.ShapeDtypeStruct((1, *spec.example["image"].shape), np.float32)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes_of(model, image)["params"]))
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85)])
+def test_resnet_of_n_blocks_a_stage_has_the_papers_number_of_parameters_and_its_own_shortcuts(depth, millions):
+    blocks = (depth - 2) // 6
+    spec = data(32, 32, 3, classes=10)
+    found = count(resnet.make(spec, None, blocks=(blocks,) * 3), spec)
+    shortcuts = (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)  # the paper's have no parameters: 1x1 kernels and their norms
+    assert round((found - shortcuts) / 1e6, 2) == millions
+
+
+def test_a_block_starts_as_the_identity_of_its_non_negative_input():
+    block = resnet.Block(channels=2, stride=1, batch_axis=None)
+    x_BHWC = jnp.abs(images())
+    found = jax.jit(lambda x: block.init_with_output(jax.random.key(0), x, None, False)[0])(x_BHWC)
+    assert np.array_equal(found, x_BHWC)
+
+
+@pytest.mark.parametrize("preset", ["get_config", "resnet"])
+def test_the_models_of_the_fashion_mnist_config_keep_the_size_that_its_text_states(preset):
+    from jaxlab.core import config as configs
+
+    config = configs.load(f"{ROOT / 'configs' / 'fashion_mnist_cnn.py'}:{preset}")
+    spec = data(28, 28, 1, classes=10)
+    found = count(configs.build(config.model, data=spec, batch_axis=None), spec)
+    assert found < (100_000 if preset == "get_config" else 400_000)
