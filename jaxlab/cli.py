@@ -17,6 +17,12 @@ from typing import Any
 from jaxlab.core.errors import JaxlabError, UsageError, did_you_mean
 
 _CONFIG_HELP = "FILE.py, FILE.py:PRESET or a run's config.json; any field is overridden by --config.PATH=VALUE"
+_COMMANDS = {
+    "train": "train; run again, it resumes; done, it says so",
+    "check": "check a config without training: data, parameters, cost, warnings",
+    "evaluate": "measure a checkpoint on a split: metrics, prediction store, pictures",
+    "doctor": "say what this machine has",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,12 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str]) -> int:
     flags, overrides = _split_overrides(given)
-    parsed, unknown = _parser().parse_known_args(flags)
-    if unknown:
-        known = list(_options(parsed.command))
-        raise UsageError(
-            f"{unknown[0]}: no such flag of {parsed.command}{did_you_mean(unknown[0].split('=')[0], known)}"
-        )
+    _check_flags(flags)
+    parsed = _parser().parse_args(flags)
     if overrides and "config" not in vars(parsed):
         raise UsageError(f"--config.{next(iter(overrides))}: {parsed.command} takes no config; a run keeps its own")
     if str(Path.cwd()) not in sys.path:
@@ -53,16 +55,23 @@ def _run(given: list[str]) -> int:
     return 0
 
 
+def _check_flags(flags: list[str]) -> None:
+    """Raise UsageError for an unknown flag, before argparse says that the one it was meant to be is missing."""
+    command = next((flag for flag in flags if not flag.startswith("-")), "")
+    if command not in _COMMANDS:
+        return
+    known = [*_options(command), "--help"]
+    for flag in flags[flags.index(command) + 1 :]:
+        name = flag.split("=")[0]
+        if name.startswith("--") and name not in known:
+            raise UsageError(f"{name}: no such flag of {command}{did_you_mean(name, known)}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("jaxlab", description="A JAX research framework.", allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in (
-        ("train", "train; run again, it resumes; done, it says so"),
-        ("check", "check a config without training: data, parameters, cost, warnings"),
-        ("evaluate", "measure a checkpoint on a split: metrics, prediction store, pictures"),
-        ("doctor", "say what this machine has"),
-    ):
+    for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         for flag, options in _options(name).items():
             command.add_argument(flag, **options)

@@ -10,7 +10,7 @@ import pytest
 
 from jaxlab.core import config as configs
 from jaxlab.core import record
-from jaxlab.run.assemble import assemble, check_devices
+from jaxlab.run.assemble import assemble
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("configs/*.py"), *ROOT.glob("experiments/**/config*.py")])
@@ -29,7 +29,6 @@ def test_the_configs_were_found():
 @pytest.mark.usefixtures("stand_in_fashion_mnist")
 def test_a_train_and_an_evaluation_step_have_consistent_shapes(file, preset):
     experiment = assemble(configs.load(f"{file}:{preset}"))
-    check_devices(experiment.config, 1)
     state, statistics = experiment.abstract_step()
     before = jax.eval_shape(experiment.init)
     assert state == before  # the step keeps every shape, dtype and the structure

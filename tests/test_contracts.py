@@ -27,7 +27,7 @@ from jaxlab.data.pipeline import Batches, RowRandomness
 LEAVES = ("data", "models", "objectives", "metrics", "optim", "track")
 ARGUMENTS = {
     "jaxlab.data.images:standardise": {"mean": (0.5,), "std": (0.25,)},
-    "jaxlab.optim.chain:make": {"transforms": (configs.spec("optax:clip", max_delta=1.0), configs.spec("optax:scale", step_size=-0.1))},
+    "jaxlab.optim.chain:make": {"transforms": (configs.spec("optax:sgd", learning_rate=0.1),)},
     "jaxlab.optim.rules:where": {"rules": ((".*/kernel", True), (".*", False))},
     "jaxlab.data.tfds_source:make": {"name": "fashion_mnist"},
 }  # fmt: skip
@@ -96,7 +96,9 @@ def each(*kinds):
 
 def make(path, **context):
     """Build the factory as a run does: from a spec with all defaults, and the context."""
-    return configs.build(configs.spec(path, **ARGUMENTS.get(path, {})), data=DATA, total_steps=50, batch_axis=None, **context)
+    return configs.build(
+        configs.spec(path, **ARGUMENTS.get(path, {})), data=DATA, total_steps=50, batch_axis=None, **context
+    )
 
 
 def make_batch(rows=slice(None)) -> HostBatch:

@@ -27,7 +27,7 @@ def learning_curve(history: pd.DataFrame) -> Figure:
         for split in ("train", "valid"):
             column = f"{split}/{name}"
             if column in history:
-                values = pd.to_numeric(history[column]).dropna()  # JSON holds nan and inf by their names
+                values = history[column].astype(float).dropna()  # JSON holds nan and inf by their names
                 axes.plot(values.index, values, label=split, marker="o" if len(values) < 30 else "", markersize=3)
         axes.set(xlabel="step", title=name.replace("_", " "))
         axes.grid(alpha=0.3)

@@ -11,4 +11,4 @@ import optax
 
 def make(transforms: tuple[optax.GradientTransformation, ...]) -> optax.GradientTransformation:
     """Return the chain, the first applied first."""
-    return optax.chain(*transforms)
+    return optax.chain(*transforms) if transforms else optax.identity()

@@ -152,7 +152,7 @@ def strategy_of(config: ConfigDict, batch_size: int | None = None) -> Strategy:
     if batch_size is not None:
         size, pieces, path = batch_size, 1, "--batch_size"
     parts = strategy.device_count * pieces
-    if size % parts:
+    if size < 1 or size % parts:
         nearest = max(1, round(size / parts)) * parts
         raise ConfigError(
             f"{path}={size}: expected a multiple of {parts}, such as {nearest} ({strategy.device_count} devices"

@@ -29,8 +29,8 @@ def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> 
       ConfigError, DataError: what would stop the run.
     """
     experiment = assemble(config)
-    state, _ = experiment.abstract_step()
     strategy_of(config)
+    state, _ = experiment.abstract_step()
     leaves = named_leaves(state.params)
     batch = _bytes(experiment.abstract_batch())
     checkpoint = _bytes(state)

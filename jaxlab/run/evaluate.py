@@ -50,7 +50,7 @@ def evaluate(
         folder / record.CHECKPOINTS, keep=config.train.keep, best=best, mode=mode, writable=False
     ) as checkpoints:
         at = checkpoints.resolve(step)
-        strategy = strategy_of(config, batch_size or config.train.batch_size)
+        strategy = strategy_of(config, config.train.batch_size if batch_size is None else batch_size)
         state = restore(checkpoints, at, experiment.abstract_step(), strategy)["state"]
     compiled = strategy.compile(measure(experiment.eval_step(strategy.batch_axis)), donate=False)
     statistics, table = predict(state, _pairs(experiment, split, batch_size, strategy), compiled, strategy)

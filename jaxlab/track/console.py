@@ -10,7 +10,9 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
 _HIDDEN = ("wall", "examples_per_second", "data_wait")
 
@@ -25,16 +27,24 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+class _Values(TextColumn):
+    """The latest row: the one column that gives way on a narrow terminal, by an ellipsis."""
+
+    def render(self, task: Task) -> Text:
+        """Return the description as one line."""
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
 class Bar:
     """A rich progress bar with the latest training row beside it; other rows stand above it."""
 
     def __init__(self, total_steps: int, first_step: int) -> None:
         """Show a bar that starts at `first_step`."""
         columns = (
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            _Values("", table_column=Column(no_wrap=False)),
         )
         self._progress = Progress(*columns, console=Console(stderr=True, markup=False))
         self._progress.start()

@@ -76,7 +76,8 @@ class Checkpoints:
 
     def check(self) -> None:
         """Raise the error of a save in the background that has failed."""
-        self._manager.check_for_errors()
+        if not self._manager.is_saving_in_progress():  # Orbax's own check_for_errors says nothing once its thread ended
+            self._manager.wait_until_finished()
 
     def steps(self) -> list[int]:
         """Return the saved steps in order; a directory that holds nothing is none."""

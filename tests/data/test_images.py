@@ -52,7 +52,9 @@ def test_random_transforms_repeat_with_the_same_random_numbers_and_differ_with_o
 @pytest.mark.parametrize("name", ALL)
 def test_an_unknown_field_is_an_error_that_lists_the_fields(name):
     with pytest.raises(ConfigError, match="'image' is configured, but the data has the fields picture, label"):
-        ALL[name]({"picture": make_images(), "label": np.arange(B)}, RowRandomness(np.random.default_rng(0), B, slice(B)))
+        ALL[name](
+            {"picture": make_images(), "label": np.arange(B)}, RowRandomness(np.random.default_rng(0), B, slice(B))
+        )
 
 
 def test_rescaling_is_the_stated_formula_and_by_default_takes_bytes_to_the_unit_interval():
@@ -76,9 +78,9 @@ def test_standardising_by_impossible_statistics_is_an_error(mean, std):
 
 
 def test_standardising_with_more_values_than_channels_is_an_error_and_not_an_image_with_more_channels():
-    with pytest.raises(ConfigError, match="2 values.* 3 channels"):
+    with pytest.raises(ConfigError, match=r"2 values.* 3 channels"):
         apply(images.standardise((0.1, 0.2), (1.0, 1.0)), make_images())
-    with pytest.raises(ConfigError, match="3 values.* 1 channels"):
+    with pytest.raises(ConfigError, match=r"3 values.* 1 channels"):
         apply(images.standardise((0.1,) * 3, (1.0,) * 3), make_images()[..., :1])
 
 

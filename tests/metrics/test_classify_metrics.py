@@ -1,5 +1,7 @@
 """The additive metrics are scikit-learn's, over the real rows, for any split of the examples into batches."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def test_statistics_of_batches_add_up_to_those_of_all_examples(name, cuts):
     outputs, batch = make_data()
     bounds = [0, *cuts, N]
     parts = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         rows = jax.tree.map(lambda value, cut=slice(start, stop): value[cut], (outputs, batch))
         parts.append(jax.device_get(METRICS[name].update(*rows)))
     merged = jax.tree.map(lambda *values: sum(values), *parts)

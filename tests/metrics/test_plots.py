@@ -81,8 +81,7 @@ def test_a_learning_curve_has_a_panel_a_metric_and_a_line_a_split_through_the_gi
 def test_values_that_are_not_finite_leave_a_gap_as_numbers_or_by_the_names_that_json_gives_them(tmp_path):
     history = pd.DataFrame({"train/loss": [2.0, np.nan, np.inf], "valid/loss": [1.0, "nan", "inf"]}, index=[1, 2, 3])
     figure = plots.learning_curve(history)
-    assert lines(figure)[("loss", "train")] == lines(figure)[("loss", "valid")][:0] + [[1, 2.0], [3, np.inf]]
-    assert lines(figure)[("loss", "valid")] == [[1, 1.0], [3, np.inf]]
+    assert lines(figure) == {("loss", "train"): [[1, 2.0], [3, np.inf]], ("loss", "valid"): [[1, 1.0], [3, np.inf]]}
     plots.save(figure, tmp_path / "curve.png")
 
 
@@ -97,4 +96,4 @@ def test_saved_files_are_png_images_of_some_size_in_folders_that_are_made(tmp_pa
         image.load()
         assert image.format == "PNG"
         assert image.size == (585, 442)
-        assert len(set(image.convert("L").getdata())) > 10  # not blank
+        assert len(image.convert("L").getcolors()) > 10  # not blank

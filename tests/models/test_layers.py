@@ -1,5 +1,7 @@
 """Each shared layer equals the plain one that it replaces, values and gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +17,7 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def plain(x_BHWC, kernel_HWCF, strides, padding, **options):
-    return jax.lax.conv_general_dilated(x_BHWC, kernel_HWCF, strides, padding, dimension_numbers=DIMENSIONS, **options)
+plain = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=DIMENSIONS)
 
 
 def assert_same(x_BHWC, kernel_HWCF, strides, padding, **options):
@@ -26,7 +27,8 @@ def assert_same(x_BHWC, kernel_HWCF, strides, padding, **options):
     def both(x, kernel):
         results = []
         for function in (convolve, plain):
-            value, pull = jax.vjp(lambda x, kernel: function(x, kernel, strides, padding, **options), x, kernel)
+            bound = functools.partial(function, window_strides=strides, padding=padding, **options)
+            value, pull = jax.vjp(bound, x, kernel)
             results.append((value, *pull(jnp.cos(jnp.arange(value.size)).reshape(value.shape))))
         return results
 

@@ -29,12 +29,12 @@ def test_warmup_cosine_rises_to_the_peak_and_falls_to_its_end(warmup, top):
 
 @pytest.mark.parametrize("warmup", [100, 250, 0.999])
 def test_a_warmup_that_fills_the_run_is_an_error(warmup):
-    with pytest.raises(ConfigError, match="the warm-up takes .* steps, but the run has 100"):
+    with pytest.raises(ConfigError, match=r"the warm-up takes .* steps, but the run has 100"):
         schedules.warmup_cosine(100, warmup=warmup)
 
 
 def test_a_negative_warmup_is_an_error():
-    with pytest.raises(ConfigError, match="warmup=-0.5"):
+    with pytest.raises(ConfigError, match=r"warmup=-0\.5"):
         schedules.warmup_cosine(100, warmup=-0.5)
 
 
@@ -69,7 +69,10 @@ def test_a_chain_applies_its_first_transformation_first():
     clip, double = optax.clip(2.0), optax.scale(2.0)
     assert updated(chain.make((clip, double)), gradient)["w"] == 4.0
     assert updated(chain.make((double, clip)), gradient)["w"] == 2.0
-    assert updated(chain.make(()), gradient)["w"] == 3.0
+
+
+def test_an_empty_chain_leaves_the_gradient_as_it_is():
+    assert updated(chain.make(()), {"w": jnp.array([3.0])})["w"] == 3.0
 
 
 def test_clipping_in_a_chain_scales_the_whole_gradient_by_its_global_norm():

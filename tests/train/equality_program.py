@@ -38,8 +38,8 @@ WAYS = {
 }
 MODELS = {
     "mlp": lambda axis: mlp.make(DATA, axis, hidden=(16,)),
-    "cnn": lambda axis: cnn.make(DATA, axis, channels=(4,), hidden=(8,), batch_norm=False),
-    "batch norm": lambda axis: cnn.make(DATA, axis, channels=(4,), hidden=(8,)),
+    "cnn": lambda axis: cnn.make(DATA, axis, channels=(4,), depth=(1,), hidden=(8,), batch_norm=False),
+    "batch norm": lambda axis: cnn.make(DATA, axis, channels=(4,), depth=(1,), hidden=(8,)),
 }
 
 

@@ -42,7 +42,7 @@ def make_batch(padding=0.0):
 
 def parts(inputs, dropout=0.0):
     """Return model, objective, optimizer and first state; the model has batch statistics where it gets the mask."""
-    model = cnn.make(DATA, None, channels=(4,), hidden=(8,), batch_norm="mask" in inputs, dropout=dropout)
+    model = cnn.make(DATA, None, channels=(4,), depth=(1,), hidden=(8,), batch_norm="mask" in inputs, dropout=dropout)
     objective, optimizer = classify.make(DATA, inputs=inputs), optax.sgd(0.1)
     return model, objective, optimizer, init_state(model, objective, optimizer, make_batch(), 0, False)
 

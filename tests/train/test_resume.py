@@ -64,7 +64,6 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, und
             kills += process.poll() is None
             kill(process)
     assert kills, "no kill came in time"
-    assert not (workdir / record.SUMMARY).exists() or kills < 2
     code, _, errors = finish(train(preset, workdir))
     assert code == 0, errors
     assert same_run(workdir, undisturbed[preset])

@@ -5,15 +5,17 @@ Usage: ``jaxlab train --config=tests/train/tiny.py:cnn --workdir=D``, or ``tiny.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from jaxlab.core.config import spec
-from jaxlab.core.types import Periodic
+from jaxlab.core.types import Metric, Periodic
 from jaxlab.data import digits
 from jaxlab.data.arrays import ArraySource
 from jaxlab.run.base import base_config
@@ -43,7 +45,7 @@ def cnn() -> ConfigDict:
     """Return a network with all that a resume could forget: batch statistics, dropout, augmentation, an average."""
     config = mlp()
     config.data.augment = (spec("jaxlab.data.images:random_shift", pixels=1),)
-    config.model = spec("jaxlab.models.cnn:make", channels=(4,), hidden=(8,), dropout=0.3)
+    config.model = spec("jaxlab.models.cnn:make", channels=(4,), depth=(1,), hidden=(8,), dropout=0.3)
     config.objective = spec("jaxlab.objectives.classify:make", inputs=("image", "mask"))
     config.train.ema = 0.9
     return config
@@ -95,3 +97,18 @@ def stopping_hook(at: int) -> Periodic:
 def norm_hook(every: int) -> Periodic:
     """Return a hook that measures the first kernel."""
     return Periodic(every, lambda step, state: {"mine/norm": jnp.linalg.norm(state.params["Dense_0"]["kernel"])})
+
+
+def exploding(at: int) -> optax.GradientTransformation:
+    """Return gradient descent whose update number `at` is not a number."""
+    return optax.sgd(lambda count: jnp.where(count + 1 == at, jnp.nan, 0.1))
+
+
+def fickle_metric() -> Metric:
+    """Return a metric that is a number only at the second validation."""
+    calls = iter([math.nan, 1.0, math.nan, 1.0])
+
+    def compute(statistics):
+        return next(calls) if statistics["validations"] == 180 else 0.0
+
+    return Metric(lambda outputs, batch: {"validations": jnp.sum(batch["mask"])}, compute)
