@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
         spec("jaxlab.data.images:random_flip"),
         spec("jaxlab.data.images:random_shift", pixels=1),
     )
-    config.model = spec("jaxlab.models.cnn:make", channels=(24, 48, 96), depth=(1, 2, 1), dropout=0.1)
+    config.model = spec("jaxlab.models.cnn:make", channels=(24, 48, 96), depth=(1, 1, 1), dropout=0.1)
     config.objective = spec("jaxlab.objectives.classify:make", label_smoothing=0.02)
     config.metrics.accuracy = spec("jaxlab.metrics.classify:accuracy")
     config.metrics.cross_entropy = spec("jaxlab.metrics.classify:cross_entropy")
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
 def resnet() -> ConfigDict:
     """Return the ResNet."""
     config = get_config()
-    config.data.augment = (*config.data.augment, spec("jaxlab.data.images:random_erase", probability=0.25, largest=0.2))
-    config.model = spec("jaxlab.models.resnet:make", channels=(32, 64, 128), blocks=(1, 1, 2), stem_pool=True)
-    config.train.steps = 6000
+    config.data.augment = (*config.data.augment, spec("jaxlab.data.images:random_erase", probability=0.2, largest=0.15))
+    config.model = spec("jaxlab.models.resnet:make", channels=(24, 48, 96), blocks=(1, 1, 2), stem_pool=True)
+    config.train.steps = 4600
     return config

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlab.core import record
 from jaxlab.core.errors import JaxlabError, UsageError, did_you_mean
 
 _CONFIG_HELP = "FILE.py, FILE.py:PRESET or a run's config.json; any field is overridden by --config.PATH=VALUE"
@@ -51,7 +52,7 @@ def _run(given: list[str]) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a plug-in in the folder where the command is given can be named
     result = globals()[f"_{parsed.command}"](parsed, overrides)
-    print(json.dumps(result), flush=True)
+    print(json.dumps(record.jsonable(result)), flush=True)
     return 0
 
 

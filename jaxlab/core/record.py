@@ -77,7 +77,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
-    write_atomically(path, json.dumps(_finite(value), indent=2) + "\n")
+    write_atomically(path, json.dumps(jsonable(value), indent=2) + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -125,7 +125,7 @@ class MetricsLog:
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one row."""
-        self._file.write((json.dumps(_finite({"step": step, **values})) + "\n").encode())
+        self._file.write((json.dumps(jsonable({"step": step, **values})) + "\n").encode())
 
     def sync(self) -> None:
         """Flush to disk, so that the rows before a checkpoint outlive a crash of the machine."""
@@ -136,10 +136,10 @@ class MetricsLog:
         self._file.close()
 
 
-def _finite(value: Any) -> Any:
-    """Replace what JSON cannot say (nan, infinities) by its name."""
+def jsonable(value: Any) -> Any:
+    """Return `value` with what JSON cannot say (nan, infinities) replaced by its name."""
     if isinstance(value, Mapping):
-        return {name: _finite(child) for name, child in value.items()}
+        return {name: jsonable(child) for name, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(child) for child in value]
+        return [jsonable(child) for child in value]
     return value if not isinstance(value, float) or math.isfinite(value) else str(value)

@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from flax import struct
 
+from jaxlab.core.errors import DataError
+
 Array = jax.Array
 PyTree = Any
 
@@ -35,6 +37,16 @@ class DataSpec(NamedTuple):
     example: Mapping[str, jax.ShapeDtypeStruct]
     size: int
     meta: Mapping[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names; a DataError where the data has none."""
+        if not self.meta.get("classes"):
+            raise DataError(
+                "the data names no classes, which the config's model or objective needs; give the source "
+                f"meta={{'classes': (name, ...)}} (it has {', '.join(self.meta) or 'no facts'})"
+            )
+        return tuple(self.meta["classes"])
 
 
 class Source(Protocol):

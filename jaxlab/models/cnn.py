@@ -5,14 +5,12 @@ Shape letters: B batch, H height, W width, C channels, D features.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import DataSpec
-from jaxlab.models.layers import batch_norm, convolve, max_pool
+from jaxlab.models.layers import BatchNorm, convolve, max_pool
 
 
 class CNN(nn.Module):
@@ -30,13 +28,12 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, image_BHWC: jax.Array, mask_B: jax.Array | None = None, *, train: bool) -> dict[str, jax.Array]:
         """Return ``logits`` [B, classes]."""
-        norm = functools.partial(batch_norm, mask_B=mask_B, train=train, batch_axis=self.batch_axis)
         x_BHWC = image_BHWC
         for width, depth in zip(self.channels, self.depth, strict=True):
             for _ in range(depth):
                 x_BHWC = nn.Conv(width, (3, 3), use_bias=not self.batch_norm, conv_general_dilated=convolve)(x_BHWC)
                 if self.batch_norm:
-                    x_BHWC = norm(x_BHWC)
+                    x_BHWC = BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train)
                 x_BHWC = nn.relu(x_BHWC)
             x_BHWC = max_pool(x_BHWC)
         x_BD = x_BHWC.mean(axis=(1, 2)) if self.global_pool else x_BHWC.reshape(x_BHWC.shape[0], -1)
@@ -66,4 +63,4 @@ def make(
     smallest = min(data.example["image"].shape[:2]) if "image" in data.example else 2 ** len(channels)
     if smallest < 2 ** len(channels):
         raise ConfigError(f"config.model.channels={channels}: an image side of {smallest} cannot be halved so often")
-    return CNN(len(data.meta["classes"]), channels, depth, hidden, dropout, batch_norm, global_pool, batch_axis)
+    return CNN(len(data.classes), channels, depth, hidden, dropout, batch_norm, global_pool, batch_axis)

@@ -5,6 +5,8 @@ Shape letters: B batch, H height, W width, C channels in, F channels out.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,27 +51,59 @@ def _patches_convolution(x_BHWC: jax.Array, kernel_HWCF: jax.Array, strides: Seq
 
 
 def max_pool(x_BHWC: jax.Array, size: int = 2) -> jax.Array:
-    """Return the maximum of each `size` × `size` window, windows side by side; a remainder at the edge is dropped."""
-    batch, height, width, channels = x_BHWC.shape
-    rows, columns = height // size, width // size
-    windows = x_BHWC[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
-    return windows.max(axis=(2, 4))
+    """Return the maximum of each `size` × `size` window, windows side by side; a remainder at the edge is dropped.
 
-
-def batch_norm(
-    x: jax.Array,
-    mask_B: jax.Array | None,
-    *,
-    train: bool,
-    batch_axis: str | None,
-    momentum: float = 0.9,
-    scale_init: nn.initializers.Initializer = nn.initializers.ones,
-) -> jax.Array:
-    """Normalise `x` [B, ..., C] by a batch normalisation of the module that calls this (arXiv 1502.03167).
-
-    In training the statistics are those of the whole batch's real examples: rows whose mask is 0 take no part, and
-    under pmap `batch_axis` names the mapped axis to average over.
+    By comparing slices, a third faster on the CPU than a reduce-window. `jnp.max` must not be used here: its gradient
+    looks for the entry that equals the maximum, and finds none where XLA fuses `x` twice with other roundings.
     """
-    mask = None if mask_B is None else mask_B.reshape(-1, *(1,) * (x.ndim - 1)) > 0
-    norm = nn.BatchNorm(use_running_average=not train, momentum=momentum, axis_name=batch_axis, scale_init=scale_init)
-    return norm(x, mask=mask)
+    rows, columns = x_BHWC.shape[1] // size * size, x_BHWC.shape[2] // size * size
+    x_BHWC = functools.reduce(_larger, [x_BHWC[:, i:rows:size, :columns] for i in range(size)])
+    return functools.reduce(_larger, [x_BHWC[:, :, i::size] for i in range(size)])
+
+
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(a >= b, a, b)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the real examples of the whole batch (Ioffe & Szegedy 2015, arXiv 1502.03167).
+
+    As `flax.linen.BatchNorm`, names and defaults included, but exact for uneven masks on several devices: under pmap,
+    where `batch_axis` names the mapped axis, sums and counts are added and divided once; flax averages averages.
+    """
+
+    batch_axis: str | None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask_B: jax.Array | None, *, train: bool) -> jax.Array:
+        """Normalise `x` [B, ..., C]; rows whose mask is 0 take no part in the statistics."""
+        channels = (x.shape[-1],)
+        mean_C = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        var_C = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale_C = self.param("scale", self.scale_init, channels)
+        bias_C = self.param("bias", nn.initializers.zeros, channels)
+        mean, var = mean_C.value, var_C.value
+        if train:
+            mean, var = self._moments(x, mask_B)
+            mean_C.value = self.momentum * mean_C.value + (1 - self.momentum) * mean
+            var_C.value = self.momentum * var_C.value + (1 - self.momentum) * var
+        return ((x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale_C) + bias_C).astype(x.dtype)
+
+    def _moments(self, x: jax.Array, mask_B: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Return mean [C] and variance [C] in float32, the variance as E[x²] - E[x]², in one pass."""
+        x = x.astype(jnp.float32)
+        axes = tuple(range(x.ndim - 1))
+        count = jnp.asarray(math.prod(x.shape[:-1]), jnp.float32)
+        if mask_B is not None:
+            weight = mask_B.reshape(-1, *(1,) * (x.ndim - 1))
+            x, count = x * weight, count * mask_B.mean()
+        sums = (x.sum(axes), jnp.square(x).sum(axes), count)
+        if self.batch_axis is not None:
+            sums = jax.lax.psum(sums, self.batch_axis)
+        total_C, square_C, count = sums
+        count = jnp.maximum(count, 1.0)
+        mean_C = total_C / count
+        return mean_C, jnp.maximum(square_C / count - jnp.square(mean_C), 0.0)

@@ -5,13 +5,11 @@ Shape letters: B batch, D features, C classes.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 from flax import linen as nn
 
 from jaxlab.core.types import DataSpec
-from jaxlab.models.layers import batch_norm
+from jaxlab.models.layers import BatchNorm
 
 
 class MLP(nn.Module):
@@ -26,12 +24,11 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask_B: jax.Array | None = None, *, train: bool) -> dict[str, jax.Array]:
         """Return ``logits`` [B, C] for `x` [B, ...]."""
-        norm = functools.partial(batch_norm, mask_B=mask_B, train=train, batch_axis=self.batch_axis)
         x_BD = x.reshape(x.shape[0], -1)
         for width in self.hidden:
             x_BD = nn.Dense(width, use_bias=not self.batch_norm)(x_BD)
             if self.batch_norm:
-                x_BD = norm(x_BD)
+                x_BD = BatchNorm(self.batch_axis)(x_BD, mask_B, train=train)
             x_BD = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x_BD))
         return {"logits": nn.Dense(self.classes)(x_BD)}
 
@@ -44,4 +41,4 @@ def make(
     batch_norm: bool = False,
 ) -> MLP:
     """Return an MLP with one output a class of the data."""
-    return MLP(len(data.meta["classes"]), hidden, dropout, batch_norm, batch_axis)
+    return MLP(len(data.classes), hidden, dropout, batch_norm, batch_axis)

@@ -8,13 +8,11 @@ Shape letters: B batch, H height, W width, C channels, D features.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 from flax import linen as nn
 
 from jaxlab.core.types import DataSpec
-from jaxlab.models.layers import batch_norm, convolve, max_pool
+from jaxlab.models.layers import BatchNorm, convolve, max_pool
 
 
 class Block(nn.Module):
@@ -27,16 +25,15 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, mask_B: jax.Array | None, train: bool) -> jax.Array:
         """Return ``relu(shortcut + residual)``."""
-        norm = functools.partial(batch_norm, mask_B=mask_B, train=train, batch_axis=self.batch_axis)
         strides = (self.stride, self.stride)
         y_BHWC = nn.Conv(self.channels, (3, 3), strides, use_bias=False, conv_general_dilated=convolve)(x_BHWC)
-        y_BHWC = nn.relu(norm(y_BHWC))
+        y_BHWC = nn.relu(BatchNorm(self.batch_axis)(y_BHWC, mask_B, train=train))
         y_BHWC = nn.Conv(self.channels, (3, 3), use_bias=False, conv_general_dilated=convolve)(y_BHWC)
-        y_BHWC = norm(y_BHWC, scale_init=nn.initializers.zeros)
+        y_BHWC = BatchNorm(self.batch_axis, scale_init=nn.initializers.zeros)(y_BHWC, mask_B, train=train)
         if x_BHWC.shape != y_BHWC.shape:
             x_BHWC = nn.avg_pool(x_BHWC, strides, strides, padding="SAME", count_include_pad=False)
             x_BHWC = nn.Conv(self.channels, (1, 1), use_bias=False, conv_general_dilated=convolve)(x_BHWC)
-            x_BHWC = norm(x_BHWC)
+            x_BHWC = BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train)
         return nn.relu(x_BHWC + y_BHWC)
 
 
@@ -53,9 +50,8 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, image_BHWC: jax.Array, mask_B: jax.Array | None = None, *, train: bool) -> dict[str, jax.Array]:
         """Return ``logits`` [B, classes]."""
-        norm = functools.partial(batch_norm, mask_B=mask_B, train=train, batch_axis=self.batch_axis)
         x_BHWC = nn.Conv(self.channels[0], (3, 3), use_bias=False, conv_general_dilated=convolve)(image_BHWC)
-        x_BHWC = nn.relu(norm(x_BHWC))
+        x_BHWC = nn.relu(BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train))
         if self.stem_pool:
             x_BHWC = max_pool(x_BHWC)
         for stage, (width, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
@@ -74,4 +70,4 @@ def make(
     dropout: float = 0.0,
 ) -> ResNet:
     """Return a ResNet with one output a class of the data; three stages of n blocks are the paper's ResNet-(6n+2)."""
-    return ResNet(len(data.meta["classes"]), channels, blocks, stem_pool, dropout, batch_axis)
+    return ResNet(len(data.classes), channels, blocks, stem_pool, dropout, batch_axis)

@@ -22,7 +22,7 @@ def make(
     """Return the objective that calls the model once with the `inputs` fields and compares ``logits`` with `target`.
 
     Args:
-      data: its ``meta["classes"]`` gives C.
+      data: its ``classes`` give C.
       inputs: batch fields, passed to the model in this order.
       target: the batch field with class indices [B].
       label_smoothing: share of the target's probability that is spread over all classes (Szegedy et al. 2016,
@@ -32,7 +32,7 @@ def make(
     Raises:
       ConfigError: a field that the data does not have, or class weights that are not one a class.
     """
-    classes = len(data.meta["classes"])
+    classes = len(data.classes)
     for field in (*inputs, target):
         if field not in (*data.example, "mask"):
             raise ConfigError(f"the objective names the field {field!r}; the data has {', '.join(data.example)}")

@@ -177,6 +177,11 @@ def check_values(config: ConfigDict) -> None:
     ):
         if config.train[name] < 1:
             raise ConfigError(f"config.train.{name}={config.train[name]}: expected 1 or more")
+    if config.train.batch_size % config.train.grad_accumulation:
+        raise ConfigError(
+            f"config.train.grad_accumulation={config.train.grad_accumulation}: expected a divisor of "
+            f"config.train.batch_size={config.train.batch_size}"
+        )
     if config.data.workers < 0:
         raise ConfigError(f"config.data.workers={config.data.workers}: expected 0 or more")
     if config.train.ema is not None and not 0 <= config.train.ema < 1:

@@ -17,9 +17,8 @@ from jaxlab.data.pipeline import prefetch
 from jaxlab.run.assemble import SPLITS, Experiment, assemble, strategy_of
 from jaxlab.run.restore import restore
 from jaxlab.train.checkpoint import Checkpoints
-from jaxlab.train.evaluate import predict
+from jaxlab.train.evaluate import predict, summarise
 from jaxlab.train.parallel import Strategy, measure
-from jaxlab.train.step import summarise
 
 EVALUATION = "evaluation.json"
 
@@ -100,6 +99,6 @@ def _draw(folder: Path, split: str, step: int, experiment: Experiment) -> list[P
 
     drawn = [draw.learning_curve(folder)[1]]
     table, meta = read_store(folder, split, step), experiment.data.meta
-    if "classes" in meta and {"target", "prediction"} <= set(table):
+    if meta.get("classes") and {"target", "prediction"} <= set(table):
         drawn.append(draw.confusion_matrix(folder, split, step, table, meta["classes"]))
     return drawn

@@ -26,9 +26,8 @@ from jaxlab.run.restore import restore_or_init
 from jaxlab.run.result import Run
 from jaxlab.train import loop
 from jaxlab.train.checkpoint import Checkpoints
-from jaxlab.train.evaluate import evaluate
+from jaxlab.train.evaluate import evaluate, summarise
 from jaxlab.train.parallel import Strategy, measure, scanned, single
-from jaxlab.train.step import summarise
 
 _log = logging.getLogger("jaxlab")
 

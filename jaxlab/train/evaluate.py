@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import jax
 import numpy as np
 
-from jaxlab.core.types import HostBatch, PyTree, Statistics, TrainState
+from jaxlab.core.types import HostBatch, Metric, PyTree, Statistics, TrainState
 from jaxlab.train.parallel import Measure, Strategy
 
 
@@ -40,6 +40,19 @@ def predict(
         real = host["mask"][0] > 0
         tables.append({name: np.asarray(value)[real] for name, value in rows.items()})
     return _sum(collected), {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def summarise(statistics: Statistics, metrics: Mapping[str, Metric], prefix: str) -> dict[str, float]:
+    """Return the numbers that host-side `statistics` amount to, by ``prefix/name``."""
+    values: dict[str, float] = {}
+    for name, sums in statistics.items():
+        if name not in metrics:
+            values[f"{prefix}/{name}"] = float(sums["sum"] / sums["weight"]) if sums["weight"] else float("nan")
+            continue
+        value = metrics[name].compute(sums)
+        parts = {f"/{part}": number for part, number in value.items()} if isinstance(value, Mapping) else {"": value}
+        values |= {f"{prefix}/{name}{part}": float(number) for part, number in parts.items()}
+    return values
 
 
 def _sum(parts: list[Statistics]) -> Statistics:

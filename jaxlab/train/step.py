@@ -106,7 +106,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = None if ema is None else optax.incremental_update(params, state.ema, 1.0 - ema)
-        norm = {"sum": optax.tree.norm(gradient), "weight": jnp.ones(())}
+        norm = {"sum": _norm(gradient), "weight": jnp.ones(())}
         state = TrainState(
             step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=average
         )
@@ -177,19 +177,6 @@ def make_eval_step(
     return eval_step
 
 
-def summarise(statistics: Statistics, metrics: Mapping[str, Metric], prefix: str) -> dict[str, float]:
-    """Return the numbers that host-side `statistics` amount to, by ``prefix/name``."""
-    values: dict[str, float] = {}
-    for name, sums in statistics.items():
-        if name not in metrics:
-            values[f"{prefix}/{name}"] = float(sums["sum"] / sums["weight"]) if sums["weight"] else float("nan")
-            continue
-        value = metrics[name].compute(sums)
-        parts = {f"/{part}": number for part, number in value.items()} if isinstance(value, Mapping) else {"": value}
-        values |= {f"{prefix}/{name}{part}": float(number) for part, number in parts.items()}
-    return values
-
-
 def compute_dtype(precision: str) -> jnp.dtype | None:
     """Return the dtype to compute in, or None for that of the parameters.
 
@@ -244,6 +231,11 @@ def _blank_padding(batch: Batch) -> Batch:
     """Zero the padded rows: a weight of 0 hides what they hold from a sum, but the gradient of 0 * nan is nan."""
     mask = batch["mask"] > 0
     return {n: jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x)) for n, x in batch.items()}
+
+
+def _norm(tree: PyTree) -> Array:
+    """Return the Euclidean norm of all leaves, by dot products: XLA's sum on the CPU adds numbers one by one."""
+    return jnp.sqrt(jnp.sum(jnp.stack([jnp.vdot(x, x) for x in jax.tree.leaves(tree)])))
 
 
 def _every_kth_row(x: Array, count: int) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxlab.models.layers import batch_norm, convolve, max_pool
+from jaxlab.models.layers import BatchNorm, convolve, max_pool
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -102,7 +102,7 @@ class Normalise(nn.Module):
 
     @nn.compact
     def __call__(self, x, mask_B=None, *, train):
-        return batch_norm(x, mask_B, train=train, batch_axis=None)
+        return BatchNorm(None)(x, mask_B, train=train)
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 4, 3, 5)])

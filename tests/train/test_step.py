@@ -13,7 +13,8 @@ from jaxlab.core.types import DataSpec
 from jaxlab.metrics import classify as metrics
 from jaxlab.models import mlp
 from jaxlab.objectives import classify
-from jaxlab.train.step import init_state, make_eval_step, make_train_step, summarise
+from jaxlab.train.evaluate import summarise
+from jaxlab.train.step import init_state, make_eval_step, make_train_step
 
 BATCH = 8
 DATA = DataSpec(
