@@ -35,7 +35,7 @@ def test_a_train_and_an_evaluation_step_have_consistent_shapes(file, preset):
     rows = experiment.config.train.batch_size
     measured, outputs = jax.eval_shape(experiment.eval_step(None), state, experiment.abstract_batch())
     assert {"loss", *experiment.config.metrics} <= set(measured)
-    assert set(measured) | {"grad_norm"} == set(statistics)
+    assert set(measured) == set(statistics)
     assert all(value.shape[0] == rows for value in outputs.values())
 
 

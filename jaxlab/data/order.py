@@ -33,9 +33,9 @@ def train_indices(size: int, batch_size: int, seed: int, step: int, steps: int =
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def eval_indices(size: int, batch_size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices [batch_size] of the evaluation batch numbered `batch`, and its mask (0 where padded)."""
-    positions = np.arange(batch * batch_size, (batch + 1) * batch_size)
+def eval_indices(size: int, batch_size: int, batch: int, batches: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices [batches * batch_size] of the evaluation batches from `batch` on, and the mask (0: padded)."""
+    positions = np.arange(batch * batch_size, (batch + batches) * batch_size)
     mask = (positions < size).astype(np.float32)
     return np.where(positions < size, positions, 0).astype(np.int32), mask
 

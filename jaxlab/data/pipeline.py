@@ -65,12 +65,14 @@ class Batches:
         """Return the number of batches that cover the source once."""
         return order.eval_batch_count(len(self.source), self.batch_size)
 
-    def indices(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the global indices and mask, each [batch_size], of a batch."""
-        if not self.training:
-            return order.eval_indices(len(self.source), self.batch_size, number)
-        ids = order.train_indices(len(self.source), self.batch_size, self.seed, number)
-        return ids, np.ones(self.batch_size, np.float32)
+    def indices(self, first: int, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Return the global indices and mask, each [count, batch_size], of consecutive batches."""
+        shape = (count, self.batch_size)
+        if self.training:
+            ids = order.train_indices(len(self.source), self.batch_size, self.seed, first, count)
+            return ids.reshape(shape), np.ones(shape, np.float32)
+        ids, mask = order.eval_indices(len(self.source), self.batch_size, first, count)
+        return ids.reshape(shape), mask.reshape(shape)
 
     def __getitem__(self, number: int) -> HostBatch:
         """Return this process's rows of the batch numbered `number`."""
@@ -78,9 +80,7 @@ class Batches:
 
     def chunk(self, first: int, count: int) -> HostBatch:
         """Return `count` consecutive batches stacked, each field [count, rows, ...]; gathered in one go."""
-        pairs = [self.indices(number) for number in range(first, first + count)]
-        ids = np.stack([pair[0][self.rows] for pair in pairs])
-        mask = np.stack([pair[1][self.rows] for pair in pairs])
+        ids, mask = (whole[:, self.rows] for whole in self.indices(first, count))
         gathered = self.source.__getitems__(ids.reshape(-1))
         fields = {name: value.reshape(*ids.shape, *value.shape[1:]) for name, value in gathered.items()}
         if self.transforms:

@@ -69,7 +69,8 @@ class Experiment(NamedTuple):
         train = self.config.train
         return make_train_step(
             self.make_model(batch_axis), self.objective, self.metrics, self.optimizer, seed=self.config.seed,
-            grad_accumulation=train.grad_accumulation, precision=train.precision, ema=train.ema, batch_axis=batch_axis,
+            grad_accumulation=train.grad_accumulation, precision=train.precision, ema=train.ema,
+            grad_norm=train.grad_norm, batch_axis=batch_axis,
         )  # fmt: skip
 
     def eval_step(self, batch_axis: str | None) -> EvalStep:

@@ -30,10 +30,11 @@ def base_config() -> ConfigDict:
     config.train.steps = 1000
     config.train.batch_size = 128  # global: over all devices and hosts, and over all microbatches
     config.train.grad_accumulation = 1  # microbatches a step, scanned
-    config.train.steps_per_call = 1  # steps a dispatch, scanned; the results are the same
+    config.train.steps_per_call = 1  # steps a dispatch; the results are the same
     config.train.precision = "float32"  # or bfloat16: computes in it, parameters stay float32
     config.train.ema = placeholder(float)  # decay of the parameters' moving average, used by evaluation
     config.train.log_every = 50
+    config.train.grad_norm = False  # whether rows carry the gradient's norm (a fifth of the step of a tiny model)
     config.train.eval_every = 500  # on data.valid; the state is saved then as well
     config.train.checkpoint_every = 500
     config.train.keep = 2  # latest checkpoints that stay, besides the best

@@ -25,4 +25,4 @@ def restore(
     """Return ``state`` and ``window`` as saved at `step`, placed as `strategy` keeps them."""
     state, window = shapes
     saved = checkpoints.restore(step, strategy.saved_shapes({"state": state, "window": window}))
-    return strategy.load_form(saved)
+    return strategy.replicate(saved)

@@ -27,7 +27,7 @@ from jaxlab.run.result import Run
 from jaxlab.train import loop
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.evaluate import evaluate, summarise
-from jaxlab.train.parallel import Strategy, measure, scanned, single
+from jaxlab.train.parallel import Strategy, measure, several, single
 
 _log = logging.getLogger("jaxlab")
 
@@ -96,7 +96,7 @@ def make_plan(
 
     return loop.Plan(
         single=strategy.compile(single(step), donate=True),
-        scanned=strategy.compile(scanned(step), donate=True) if train.steps_per_call > 1 else None,
+        several=strategy.compile(several(step), donate=True) if train.steps_per_call > 1 else None,
         length=train.steps_per_call,
         last=train.steps,
         batch_size=train.batch_size,
@@ -105,6 +105,7 @@ def make_plan(
         best=train.best,
         hooks=(),
         zeros=zeros,
+        replicate=strategy.replicate,
         summarise=lambda window: summarise(strategy.fetch(window), experiment.metrics, "train"),
         write=write,
         save=save,
@@ -117,7 +118,7 @@ def run_loop(
 ) -> None:
     """Feed the loop: small batches travel several at a time, and with steps_per_call as many as a call takes."""
     batches = experiment.batches("train", training=True)
-    length = plan.length if plan.scanned is not None else chunk_steps(batch_bytes(batches))
+    length = plan.length if plan.several is not None else chunk_steps(batch_bytes(batches))
     workers = experiment.config.data.workers
     chunks = feed(batches, first=step, last=plan.last, chunk=length, put=strategy.put_chunk, workers=workers)
     with contextlib.closing(chunks):

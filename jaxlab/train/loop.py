@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
+import numpy as np
 
 from jaxlab.core.errors import DivergedError, PreemptedError
 from jaxlab.core.types import Periodic, PyTree, Statistics, TrainState
 from jaxlab.train.clock import Clock
-from jaxlab.train.parallel import Advance
+from jaxlab.train.parallel import Advance, AdvanceTo
 
 Row = Mapping[str, float]
 Chunks = Iterator[tuple[int, PyTree]]
@@ -26,7 +27,7 @@ class Plan:
     """What the loop is to do, as functions and numbers."""
 
     single: Advance
-    scanned: Advance | None  # takes a whole chunk at once; None where steps_per_call is 1
+    several: AdvanceTo | None  # goes on within a chunk; None where steps_per_call is 1
     length: int  # batches in a chunk
     last: int
     batch_size: int
@@ -35,6 +36,7 @@ class Plan:
     best: str  # the metric that chooses a checkpoint: a state measured by it is saved
     hooks: Sequence[Periodic]
     zeros: Statistics
+    replicate: Callable[[PyTree], PyTree]  # to the devices
     summarise: Callable[[Statistics], Row]  # waits for the devices
     write: Callable[[int, Row], None]
     save: Callable[[int, TrainState, Statistics, Row], None]
@@ -55,19 +57,19 @@ def run(plan: Plan, state: TrainState, window: Statistics, step: int, chunks: Ch
       DivergedError: the loss of a window is not finite.
       PreemptedError: `stopping` became true; the state has been saved.
     """
-    clock, pending = Clock(plan.batch_size), _Pending(plan)
+    clock, pending, event = Clock(plan.batch_size), _Pending(plan), _next_event(plan, step)
     with jax.transfer_guard("disallow"):
         while step < plan.last:
             with clock.waiting():
                 start, chunk = next(chunks)
-            while step < min(start + plan.length, plan.last):
-                event = _next_event(plan, step)
-                if plan.scanned is not None and step == start and event >= start + plan.length:
-                    state, window = plan.scanned(state, window, chunk)
-                    step += plan.length
-                else:
-                    state, window = plan.single(state, window, chunk)
+            end = min(start + plan.length, plan.last)
+            while step < end:
+                if plan.several is None:
                     step += 1
+                    state, window = plan.single(state, window, chunk)
+                else:
+                    step = min(event, end)
+                    state, window = plan.several(state, window, chunk, plan.replicate(np.int32(step)))
                 clock.dispatched(step)
                 pending.flush()
                 if step == event or plan.stopping():
@@ -76,6 +78,7 @@ def run(plan: Plan, state: TrainState, window: Statistics, step: int, chunks: Ch
                         window = plan.zeros
                     with clock.paused():
                         _observe(plan, pending, step, state, window)
+                    event = _next_event(plan, step)
     return state
 
 

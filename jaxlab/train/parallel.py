@@ -23,6 +23,7 @@ from jaxlab.core.types import EvalStep, HostBatch, Outputs, PyTree, Statistics, 
 
 AXIS = "data"
 Advance = Callable[[TrainState, Statistics, PyTree], tuple[TrainState, Statistics]]
+AdvanceTo = Callable[[TrainState, Statistics, PyTree, PyTree], tuple[TrainState, Statistics]]
 Measure = Callable[[TrainState, PyTree], tuple[Statistics, Outputs]]
 
 
@@ -56,8 +57,8 @@ class Strategy(Protocol):
         """Return the shapes of a saved tree with the placement to restore it to."""
         ...
 
-    def load_form(self, tree: PyTree) -> PyTree:
-        """Return what was restored as this strategy keeps it."""
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Return a whole value, such as what was restored, as this strategy keeps it."""
         ...
 
     def fetch(self, tree: PyTree) -> PyTree:
@@ -102,8 +103,8 @@ class Jit:
     def saved_shapes(self, shapes: PyTree) -> PyTree:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated), shapes)
 
-    def load_form(self, tree: PyTree) -> PyTree:
-        return tree
+    def replicate(self, tree: PyTree) -> PyTree:
+        return jax.device_put(tree, self._replicated)
 
     def fetch(self, tree: PyTree) -> PyTree:
         return jax.device_get(tree)
@@ -125,7 +126,7 @@ class Pmap:
         self._block = _must_block(devices)
 
     def init(self, function: Callable[[], PyTree]) -> PyTree:
-        return self.load_form(jax.jit(function)())
+        return self.replicate(jax.jit(function)())
 
     def put_chunk(self, chunk: HostBatch) -> PyTree:
         count = len(self._devices)
@@ -143,7 +144,7 @@ class Pmap:
         place = SingleDeviceSharding(self._devices[0])
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
 
-    def load_form(self, tree: PyTree) -> PyTree:
+    def replicate(self, tree: PyTree) -> PyTree:
         count = len(self._devices)
         stacked = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (count, *np.shape(x))), jax.device_get(tree))
         return jax.device_put(stacked, self._split)
@@ -190,17 +191,21 @@ def single(step: TrainStep) -> Advance:
     return advance
 
 
-def scanned(step: TrainStep) -> Advance:
-    """Return the steps on all batches of a chunk, in one program."""
+def several(step: TrainStep) -> AdvanceTo:
+    """Return the steps up to a given one on batches of one chunk, in one program whatever their number.
 
-    def advance(state: TrainState, window: Statistics, chunk: PyTree) -> tuple[TrainState, Statistics]:
-        def body(carry: tuple[TrainState, Statistics], batch: PyTree) -> tuple[tuple[TrainState, Statistics], None]:
-            state, statistics = step(carry[0], batch)
-            return (state, jax.tree.map(jnp.add, carry[1], statistics)), None
+    Like a `lax.scan` over the chunk, but a row or a checkpoint that is due within the chunk ends it early.
+    """
+    advance = single(step)
 
-        return jax.lax.scan(body, (state, window), chunk)[0]
+    def advance_to(
+        state: TrainState, window: Statistics, chunk: PyTree, stop: jax.Array
+    ) -> tuple[TrainState, Statistics]:
+        return jax.lax.while_loop(
+            lambda carry: carry[0].step < stop, lambda carry: advance(*carry, chunk), (state, window)
+        )
 
-    return advance
+    return advance_to
 
 
 def measure(step: EvalStep) -> Measure:

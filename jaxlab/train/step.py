@@ -75,6 +75,7 @@ def make_train_step(
     grad_accumulation: int = 1,
     precision: str = "float32",
     ema: float | None = None,
+    grad_norm: bool = False,
     batch_axis: str | None = None,
 ) -> TrainStep:
     """Return the function from (state, batch) to (next state, statistics).
@@ -88,6 +89,7 @@ def make_train_step(
       grad_accumulation: microbatches K that the batch is scanned in; must divide B.
       precision: ``float32``, or ``bfloat16`` to compute in it with float32 parameters.
       ema: decay of the moving average of the parameters, or None for none.
+      grad_norm: whether the statistics hold the gradient's Euclidean norm, a mean over steps.
       batch_axis: the mapped axis to add over (pmap), or None where the batch is one array (jit).
     """
     sums = _make_sums(model, objective, metrics, compute_dtype(precision))
@@ -106,11 +108,12 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = None if ema is None else optax.incremental_update(params, state.ema, 1.0 - ema)
-        norm = {"sum": _norm(gradient), "weight": jnp.ones(())}
+        if grad_norm:
+            statistics = {**statistics, "grad_norm": {"sum": optax.tree.norm(gradient), "weight": jnp.ones(())}}
         state = TrainState(
             step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=average
         )
-        return state, {**statistics, "grad_norm": norm}
+        return state, statistics
 
     return train_step
 
@@ -231,11 +234,6 @@ def _blank_padding(batch: Batch) -> Batch:
     """Zero the padded rows: a weight of 0 hides what they hold from a sum, but the gradient of 0 * nan is nan."""
     mask = batch["mask"] > 0
     return {n: jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x)) for n, x in batch.items()}
-
-
-def _norm(tree: PyTree) -> Array:
-    """Return the Euclidean norm of all leaves, by dot products: XLA's sum on the CPU adds numbers one by one."""
-    return jnp.sqrt(jnp.sum(jnp.stack([jnp.vdot(x, x) for x in jax.tree.leaves(tree)])))
 
 
 def _every_kth_row(x: Array, count: int) -> Array:

@@ -70,7 +70,8 @@ def run(model: str, way: str, *, weights: tuple[float, ...] = (), ema: float | N
     first = {name: jnp.asarray(value[0]) for name, value in chunks[0].items()}
     step = make_train_step(
         MODELS[model](strategy.batch_axis), objective, METRICS, optimizer, seed=0,
-        grad_accumulation=microbatches, ema=ema, batch_axis=strategy.batch_axis,
+        grad_accumulation=microbatches, ema=ema, grad_norm=True,
+        batch_axis=strategy.batch_axis,
     )  # fmt: skip
     state = strategy.init(lambda: init_state(MODELS[model](None), objective, optimizer, first, 0, ema is not None))
     names = {*METRICS, "loss", "grad_norm"}

@@ -50,7 +50,8 @@ def make_plan(**changes):
         return {"train/loss": float(sums["sum"] / sums["weight"])}
 
     plan = loop.Plan(
-        single=strategy.compile(single(counting_step), donate=True), scanned=None, length=1, last=6, batch_size=2,
+        single=strategy.compile(single(counting_step), donate=True), several=None, length=1, last=6, batch_size=2,
+        replicate=strategy.replicate,
         log_every=2, checkpoint_every=100, best="valid/loss", hooks=(), zeros=zeros, summarise=summarise,
         write=lambda step, row: written.append((step, row["train/loss"])),
         save=lambda *_: None, stopping=lambda: False,
@@ -109,11 +110,8 @@ def test_a_normal_run_traces_each_of_its_programs_once(tmp_path, monkeypatch, pe
     with warnings.catch_warnings():
         warnings.simplefilter("error", RecompilationWarning)
         jaxlab.train(shortened(tiny.mlp(), steps_per_call=per_call), tmp_path / "run")
-    programs = {"single.<locals>.advance": 1, "_statistics_only.<locals>.<lambda>": 1}
-    assert {name: traced.count(name) for name in traced} == {
-        **programs,
-        **({"scanned.<locals>.advance": 1} if per_call > 1 else {}),
-    }
+    advance = "several.<locals>.advance_to" if per_call > 1 else "single.<locals>.advance"
+    assert {name: traced.count(name) for name in traced} == {advance: 1, "_statistics_only.<locals>.<lambda>": 1}
 
 
 def test_the_thread_that_fetches_ends_with_the_loop(tmp_path):
