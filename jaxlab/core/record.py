@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +69,14 @@ def read_config(workdir: Path) -> ConfigDict:
     if not path.is_file():
         raise DataError(f"{workdir} holds no run: there is no {CONFIG} in it")
     return configs.from_json(path.read_text())
+
+
+def restore_imports(workdir: Path) -> None:
+    """Make the folder of the run's config file importable again, for the plug-ins that stand there."""
+    origin = read_json(workdir / OVERRIDES).get("config")
+    folder = str(Path(origin.partition(".py:")[0]).parent) if origin else ""
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def evaluate(
     """
     folder = Path(workdir).expanduser().resolve()
     config = record.read_config(folder)
+    record.restore_imports(folder)
     available = [name for name in SPLITS if name in config.data]
     if split not in available:
         raise ConfigError(f"--split={split}: config.data has no such split{did_you_mean(split, available)}")
