@@ -40,7 +40,6 @@ def get_config() -> ConfigDict:
 def resnet() -> ConfigDict:
     """Return the ResNet."""
     config = get_config()
-    config.data.augment = (*config.data.augment, spec("jaxlab.data.images:random_erase", probability=0.2, largest=0.15))
     config.model = spec("jaxlab.models.resnet:make", channels=(24, 48, 96), blocks=(1, 1, 2), stem_pool=True)
-    config.train.steps = 4600
+    config.train.steps = 2600
     return config

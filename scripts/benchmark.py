@@ -173,13 +173,15 @@ def hand_written(case: Case) -> Turn:
             )  # fmt: skip
             labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], classes), smoothing)
             value = optax.softmax_cross_entropy(outputs["logits"], labels).mean()
-            return value, (new, (outputs["logits"].argmax(-1) == batch["label"]).mean())
+            accuracy = (outputs["logits"].argmax(-1) == batch["label"]).mean()
+            entropy = optax.softmax_cross_entropy_with_integer_labels(outputs["logits"], batch["label"]).mean()
+            return value, (new, {"accuracy": accuracy, "cross_entropy": entropy})
 
-        (value, (model_state, accuracy)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        (value, (model_state, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         params = optax.apply_updates(params, updates)
         average = optax.incremental_update(params, average, 1 - ema) if ema else None
-        return (params, model_state, opt_state, average), {"loss": value, "accuracy": accuracy}
+        return (params, model_state, opt_state, average), {"loss": value, **metrics}
 
     step = jax.jit(lambda state, batch, key, n: update(state, batch, jax.random.fold_in(key, n)), donate_argnums=0)
 

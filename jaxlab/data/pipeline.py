@@ -19,10 +19,12 @@ import numpy as np
 from jaxlab.core import rng
 from jaxlab.core.types import DataSpec, HostBatch, Source, Transform
 from jaxlab.data import order
+from jaxlab.data.arrays import ArraySource
 
 T = TypeVar("T")
 CHUNK_BYTES = 2**18  # one transfer carries about this much: small batches travel together, large ones alone
 CHUNK_STEPS = 32
+CHEAP_BYTES = 2**20  # rows of arrays in memory: up to here a gather and a transfer take well under a millisecond
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,19 +120,27 @@ def chunk_steps(bytes_per_batch: int) -> int:
 def feed(
     batches: Batches, *, first: int, last: int, chunk: int, put: Callable[[HostBatch], T], workers: int = 0
 ) -> Iterator[tuple[int, T]]:
-    """Yield ``(step, chunk)`` for chunks of `chunk` batches aligned to multiples of it, fetched ahead.
+    """Yield ``(step, chunk)`` for chunks of `chunk` batches aligned to multiples of it, fetched ahead by a thread
+    unless that is too cheap to be worth one.
 
     Args:
       batches: the training batches.
       first: the step to begin at; its chunk may begin earlier.
       last: the step to end before; its chunk may end later.
       chunk: batches in a chunk.
-      put: moves a host chunk to the devices; called on the fetching thread.
+      put: moves a host chunk to the devices; may be called on the fetching thread.
       workers: Grain worker processes that gather and transform; 0 does both on the fetching thread.
     """
     starts = range(first // chunk * chunk, last, chunk)
     produced = _from_workers(batches, starts, chunk, workers) if workers else (batches.chunk(s, chunk) for s in starts)
-    return prefetch((start, put(host)) for start, host in zip(starts, produced, strict=True))
+    placed = ((start, put(host)) for start, host in zip(starts, produced, strict=True))
+    return placed if not workers and _is_cheap(batches, chunk) else prefetch(placed)
+
+
+def _is_cheap(batches: Batches, chunk: int) -> bool:
+    """Return whether a chunk takes so little time that a thread would cost the loop more than it hides."""
+    in_memory = isinstance(batches.source, ArraySource) and not batches.transforms
+    return in_memory and chunk * batch_bytes(batches) <= CHEAP_BYTES
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
