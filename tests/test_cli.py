@@ -89,7 +89,7 @@ def test_a_wrong_override_ends_with_2_naming_the_field_and_what_was_expected_bef
         (("train", f"--confg={DIGITS}", "--workdir=run"), ("--confg", "did you mean '--config'")),
         (("check", "--config", DIGITS, "--steps", "5"), ("--steps: no such flag of check",)),
         (("check", f"--config={DIGITS}", "--config.train.grad_accumulation=3"),
-         ("config.train.batch_size=128: expected a multiple of 3, such as 129",)),
+         ("config.train.grad_accumulation=3: expected a divisor of config.train.batch_size=128",)),
         (("doctor", "extra"), ("extra",)),
         (("doctor", "--config.train.steps=5"), ("--config.train.steps: doctor takes no config",)),
         (("evaluate", "--workdir=run", "--config.seed=1"), ("evaluate takes no config",)),

@@ -29,6 +29,7 @@ LOG = "log.txt"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions"
 PLOTS = "plots"
+_NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers: rows hold their names
 
 
 def open_run(workdir: Path, config: ConfigDict, origin: Mapping[str, Any]) -> None:
@@ -117,7 +118,10 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
         return []
     text = path.read_text()
     complete = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in complete.splitlines()]
+    return [
+        {name: float(value) if value in _NOT_FINITE else value for name, value in json.loads(line).items()}
+        for line in complete.splitlines()
+    ]
 
 
 class MetricsLog:

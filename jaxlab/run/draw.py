@@ -14,7 +14,7 @@ from jaxlab.metrics import plots
 def history(workdir: Path) -> pd.DataFrame:
     """Return one row a logged step, one column a metric."""
     rows = record.read_metrics(workdir)
-    return pd.DataFrame(rows).apply(pd.to_numeric).groupby("step").last() if rows else pd.DataFrame()
+    return pd.DataFrame(rows).groupby("step").last() if rows else pd.DataFrame()
 
 
 def learning_curve(workdir: Path) -> tuple[Figure, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -153,7 +154,7 @@ def _summary(config: ConfigDict, folder: Path) -> dict[str, Any]:
     final: dict[str, Any] = {}
     for row in rows:
         final |= row
-    measured = [row for row in rows if isinstance(row.get(config.train.best), float)]  # a string says nan or infinity
+    measured = [row for row in rows if math.isfinite(row.get(config.train.best, math.nan))]
     choose = max if config.train.best_mode == "max" else min
     best = choose(reversed(measured), key=lambda row: row[config.train.best]) if measured else None  # as checkpoints do
     return {

@@ -114,7 +114,7 @@ def test_a_validation_that_gives_no_number_is_not_the_best_and_does_not_stop_the
     config.train.update({"steps": 30, "eval_every": 10, "best": "valid/score", "keep": 5})
     run = jaxlab.train(config, tmp_path / "run")
     values = [row["valid/score"] for row in record.read_metrics(run.workdir) if "valid/score" in row]
-    assert values == ["nan", 1.0, "nan"]
+    assert [str(value) for value in values] == ["nan", "1.0", "nan"]
     assert run.summary["best"] == {"metric": "valid/score", "value": 1.0, "step": 20}
     assert run.evaluate("valid", "best")["step"] == 20
 
