@@ -266,8 +266,9 @@ def table(result: dict[str, Any]) -> str:
     about = result["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
     lines = [
-        f"Steps a second against a hand-written jitted loop; medians of {result['repeats']} interleaved turns (fewer for Fashion-MNIST),"
-        f" lowest and highest paired ratio in brackets ({about['cpus']} processors, {about['device']}; {packages}).",
+        f"Steps a second against a hand-written jitted loop, a row logged every {LOG_EVERY} steps; medians of"
+        f" {result['repeats']} interleaved turns (fewer for Fashion-MNIST), lowest and highest paired ratio in brackets"
+        f" ({about['cpus']} processors, {about['device']}; {packages}).",
         "",
         "| case | variant | steps/s | ratio |",
         "|---|---|---|---|",

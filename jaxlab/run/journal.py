@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import queue
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,10 @@ class Journal:
     def __init__(self, workdir: Path, step: int, sinks: Sequence[Sink]) -> None:
         """Open the files in `workdir`."""
         self._metrics, self._sinks = record.MetricsLog(workdir, step), sinks
+        self._rows: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._serve_sinks, name="jaxlab-sinks", daemon=True)
+        self._thread.start()
         earlier = max((row["wall"] for row in record.read_metrics(workdir)), default=0.0)
         self._began = time.monotonic() - earlier
         file, terminal = logging.FileHandler(workdir / record.LOG), logging.StreamHandler()
@@ -31,22 +37,39 @@ class Journal:
         _log.propagate = False  # absl's handler on the root would print every sentence through the progress bar
 
     def write(self, step: int, row: Mapping[str, float]) -> None:
-        """Write one row everywhere, with ``wall``: the seconds that the run has taken, earlier processes included."""
+        """Write one row, with ``wall``: the seconds that the run has taken, earlier processes included.
+
+        The sinks get it from a thread, off the step's path; what a sink raised is raised here at the next row.
+        """
         values = {name: float(value) for name, value in row.items()} | {"wall": time.monotonic() - self._began}
         self._metrics.write(step, values)
-        for sink in self._sinks:
-            sink.write(step, values)
+        self._rows.put((step, values))
+        if self._error is not None:
+            raise self._error
 
     def sync(self) -> None:
         """Flush the rows to disk."""
         self._metrics.sync()
 
     def close(self) -> None:
-        """Close the files and the sinks."""
-        for sink in self._sinks:
-            sink.close()
+        """Close the files and the sinks, after the rows that wait for them."""
+        self._rows.put(None)
+        self._thread.join()
+        if self._error is not None:
+            _log.warning("a sink failed: %s: %s", type(self._error).__name__, self._error)
         self._metrics.close()
         for handler in self._handlers:
             _log.removeHandler(handler)
             handler.close()
         _log.propagate = True
+
+    def _serve_sinks(self) -> None:
+        try:
+            while (item := self._rows.get()) is not None:
+                for sink in self._sinks:
+                    sink.write(*item)
+        except BaseException as error:  # raised again where the run can end by it
+            self._error = error
+        finally:
+            for sink in self._sinks:
+                sink.close()
