@@ -2,6 +2,9 @@
 
 python scripts/prepare_data.py fashion_mnist
 jaxlab train --config=configs/fashion_mnist_cnn.py --workdir=runs/fashion && jaxlab evaluate --workdir=runs/fashion
+
+Test accuracy 0.9296 (step 5000, validation 0.9342), seed 0; 4 to 8 steps a second on 2 CPU cores, about 15 minutes,
+a third less with --config.train.steps_per_call=20. The preset's accuracy has not been measured to the end yet.
 """
 
 from ml_collections import ConfigDict
@@ -42,4 +45,5 @@ def resnet() -> ConfigDict:
     config = get_config()
     config.model = spec("jaxlab.models.resnet:make", channels=(24, 48, 96), blocks=(1, 1, 2), stem_pool=True)
     config.train.steps = 2600
+    config.train.steps_per_call = 20  # a third faster on the CPU: the buffers of a step are used again
     return config
