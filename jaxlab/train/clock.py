@@ -10,9 +10,9 @@ from collections.abc import Iterator
 class Clock:
     """Measures a window: steps a second, and the share of that time that was spent waiting for data."""
 
-    def __init__(self, batch_size: int) -> None:
-        """Start with no window: the first begins after the first dispatch, which compiles."""
-        self._batch_size, self._first, self._began, self._waited = batch_size, -1, 0.0, 0.0
+    def __init__(self, batch_size: int, step: int) -> None:
+        """Begin after `step`; the time before the first dispatch has returned is compilation and does not count."""
+        self._batch_size, self._first, self._began, self._waited = batch_size, step, 0.0, 0.0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -26,21 +26,18 @@ class Clock:
         """Leave the time inside out of the window: it goes to evaluation and saving."""
         began = time.perf_counter()
         yield
-        self._began += time.perf_counter() - began
+        self._began += time.perf_counter() - max(began, self._began)  # a lap inside has begun a window anew
 
-    def dispatched(self, step: int) -> None:
-        """Say that the steps up to `step` are under way."""
-        if self._first < 0:
-            self._first, self._began, self._waited = step, time.perf_counter(), 0.0
+    def dispatched(self) -> None:
+        """Say that the next steps are under way."""
+        if not self._began:
+            self._began, self._waited = time.perf_counter(), 0.0
 
     def lap(self, step: int) -> dict[str, float]:
-        """Return the speed over the window that ends at `step`, and begin the next."""
-        seconds = max(time.perf_counter() - self._began, 1e-9)
+        """Return the speed over the window that ends with `step`, just done, and begin the next."""
+        now = time.perf_counter()
+        seconds = max(now - self._began, 1e-9)
         rate = (step - self._first) / seconds
-        speed = {
-            "steps_per_second": rate,
-            "examples_per_second": rate * self._batch_size,
-            "data_wait": self._waited / seconds,
-        }
-        self._first, self._began, self._waited = step, time.perf_counter(), 0.0
-        return speed
+        waited = min(self._waited / seconds, 1.0)
+        self._first, self._began, self._waited = step, now, 0.0
+        return {"steps_per_second": rate, "examples_per_second": rate * self._batch_size, "data_wait": waited}

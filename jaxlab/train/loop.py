@@ -57,7 +57,8 @@ def run(plan: Plan, state: TrainState, window: Statistics, step: int, chunks: Ch
       DivergedError: the loss of a window is not finite.
       PreemptedError: `stopping` became true; the state has been saved.
     """
-    clock, pending, event = Clock(plan.batch_size), _Pending(plan), _next_event(plan, step)
+    clock = Clock(plan.batch_size, step)
+    pending, event = _Pending(plan, clock), _next_event(plan, step)
     with jax.transfer_guard("disallow"):
         while step < plan.last:
             with clock.waiting():
@@ -70,11 +71,11 @@ def run(plan: Plan, state: TrainState, window: Statistics, step: int, chunks: Ch
                 else:
                     step = min(event, end)
                     state, window = plan.several(state, window, chunk, plan.replicate(np.int32(step)))
-                clock.dispatched(step)
+                clock.dispatched()
                 pending.flush()
                 if step == event or plan.stopping():
                     if step % plan.log_every == 0 or step == plan.last:
-                        pending.hold(step, window, clock.lap(step))
+                        pending.hold(step, window)
                         window = plan.zeros
                     with clock.paused():
                         _observe(plan, pending, step, state, window)
@@ -113,19 +114,19 @@ def _observe(plan: Plan, pending: _Pending, step: int, state: TrainState, window
 class _Pending:
     """The window that was closed last, fetched only when the devices have more to do."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._held: tuple[int, Statistics, Row] | None = None
+    def __init__(self, plan: Plan, clock: Clock) -> None:
+        self._plan, self._clock = plan, clock
+        self._held: tuple[int, Statistics] | None = None
 
-    def hold(self, step: int, window: Statistics, speed: Row) -> None:
-        self._held = (step, window, speed)
+    def hold(self, step: int, window: Statistics) -> None:
+        self._held = (step, window)
 
     def flush(self) -> None:
         if self._held is None:
             return
-        (step, window, speed), self._held = self._held, None
+        (step, window), self._held = self._held, None
         row = self._plan.summarise(window)
-        self._plan.write(step, {**row, **speed})
+        self._plan.write(step, {**row, **self._clock.lap(step)})  # timed when done, not when dispatched
         _check_finite(row, step)
 
 

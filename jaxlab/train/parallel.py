@@ -83,12 +83,17 @@ class Jit:
         self._rows: Sharding = NamedSharding(mesh, P(None, AXIS))
         if len(devices) == 1:  # the same placement, and some microseconds less a dispatch
             self._replicated = self._rows = SingleDeviceSharding(devices[0])
+        # on one CPU an identity program takes NumPy arrays in a fifth of the time that `device_put` needs
+        self._identity = jax.jit(lambda chunk: chunk) if [d.platform for d in devices] == ["cpu"] else None
         self._block = _must_block(devices)
 
     def init(self, function: Callable[[], PyTree]) -> PyTree:
         return jax.jit(function, out_shardings=self._replicated)()
 
     def put_chunk(self, chunk: HostBatch) -> PyTree:
+        if self._identity is not None:
+            with jax.transfer_guard_host_to_device("allow"):
+                return self._identity(chunk)
         if jax.process_count() == 1:
             return jax.device_put(chunk, self._rows)
         return {name: jax.make_array_from_process_local_data(self._rows, x) for name, x in chunk.items()}
