@@ -1,7 +1,7 @@
 """How a step runs on devices: `jit` over a mesh, or `pmap`; one small interface for both.
 
 A chunk is C consecutive batches that travelled together. A compiled step takes the batch that the state's own step
-number points at, so that feeding costs the loop nothing; a compiled scan takes all C at once.
+number points at, so that feeding costs the loop nothing; with several steps a call it goes on to a given step.
 Shape letters: C batches of a chunk, B global batch, D devices.
 """
 
