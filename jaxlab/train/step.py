@@ -128,8 +128,7 @@ def _make_sums(
             batch = _blank_padding(padded)
             apply = _bind(model, params, model_state, key, dtype, train=True)
             total, weight, outputs, new_state = objective(apply, batch)
-            statistics = {name: metric.update(outputs, batch) for name, metric in metrics.items()}
-            return total, ({**statistics, "loss": {"sum": total, "weight": weight}}, new_state)
+            return total, (_statistics(metrics, outputs, batch, total, weight), new_state)
 
         gradient, (statistics, new_state) = jax.grad(loss, has_aux=True)(params)
         return gradient, statistics, new_state
@@ -173,11 +172,17 @@ def make_eval_step(
         batch = _blank_padding(batch)
         apply = _bind(model, params, state.model_state, None, dtype, train=False)
         total, weight, outputs, _ = objective(apply, batch)
-        statistics: Statistics = {name: metric.update(outputs, batch) for name, metric in metrics.items()}
-        statistics = {**statistics, "loss": {"sum": total, "weight": weight}}
+        statistics = _statistics(metrics, outputs, batch, total, weight)
         return (statistics if batch_axis is None else jax.lax.psum(statistics, batch_axis)), outputs
 
     return eval_step
+
+
+def _statistics(
+    metrics: Mapping[str, Metric], outputs: Outputs, batch: Batch, total: Array, weight: Array
+) -> Statistics:
+    updates = {name: metric.update(outputs, batch) for name, metric in metrics.items()}
+    return {**updates, "loss": {"sum": total, "weight": weight}}
 
 
 def compute_dtype(precision: str) -> jnp.dtype | None:
