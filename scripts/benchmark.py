@@ -131,10 +131,9 @@ def jaxlab_loop(case: Case, steps_per_call: int, folder: Path) -> Turn:
     record.open_run(folder, config, {})
     with contextlib.redirect_stderr(io.StringIO()):
         journal = Journal(folder, 0, make_sinks(config, folder, 0))
-    shapes = experiment.abstract_step()[1]
-    zeros = strategy.init(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+    statistics = experiment.abstract_step()[1]
     with Checkpoints(folder / "checkpoints", keep=1, best=None, mode="min") as checkpoints:
-        plan = make_plan(experiment, strategy, journal, checkpoints, zeros, lambda: False)
+        plan = make_plan(experiment, statistics, strategy, journal, checkpoints, lambda: False)
     plan = dataclasses.replace(plan, save=lambda *_: None, write=journal.write)
 
     def turn() -> float:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import PyTree, Rules
@@ -47,3 +49,20 @@ def match_tree(rules: Rules, tree: PyTree) -> PyTree:
     """Return a tree of the same structure whose leaves are the matched values."""
     values = match(rules, named_leaves(tree))
     return jax.tree.unflatten(jax.tree.structure(tree), list(values.values()))
+
+
+def pack(tree: PyTree) -> jax.Array:
+    """Return all numbers of a tree of float32 arrays as one vector [N]: one buffer to pass on instead of many."""
+    return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def packed_shape(shapes: PyTree) -> jax.ShapeDtypeStruct:
+    """Return the shape of `pack` of a tree with such shapes."""
+    return jax.eval_shape(pack, shapes)
+
+
+def unpack(vector: np.ndarray, shapes: PyTree) -> PyTree:
+    """Return the tree with such shapes that was packed into `vector` [N], on the host."""
+    leaves, structure = jax.tree.flatten(shapes)
+    pieces = np.split(vector, np.cumsum([leaf.size for leaf in leaves])[:-1])
+    return jax.tree.unflatten(structure, [p.reshape(leaf.shape) for p, leaf in zip(pieces, leaves, strict=True)])

@@ -74,6 +74,19 @@ Transform = Callable[[Mapping[str, np.ndarray], Randomness], Mapping[str, np.nda
 """A pure function of a whole batch and its randomness, vectorised over the rows."""
 
 
+class Fittable(NamedTuple):
+    """A transform with numbers or words learnt from the training split, and from nothing else.
+
+    `fit` sees the training split as the transforms before it leave it, and returns what it learnt as plain JSON, which
+    is saved with the run. `bind` turns that into the transform, the same for every split; `meta` into facts for the
+    data's spec, such as ``vocabulary_size``.
+    """
+
+    fit: Callable[[Source], Mapping[str, Any]]
+    bind: Callable[[Mapping[str, Any]], Transform]
+    meta: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda learnt: {}
+
+
 class Loss(NamedTuple):
     """An objective's result. Sums, never means: the step divides once, by the weight of the whole batch."""
 

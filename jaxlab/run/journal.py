@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import collections
 import logging
-import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from jaxlab.core import record
 from jaxlab.core.types import Sink
 
 _log = logging.getLogger("jaxlab")
+SERVE_EVERY = 0.5  # seconds between looks for rows that wait for the sinks
 
 
 class Journal:
@@ -21,7 +22,8 @@ class Journal:
     def __init__(self, workdir: Path, step: int, sinks: Sequence[Sink]) -> None:
         """Open the files in `workdir`."""
         self._metrics, self._sinks = record.MetricsLog(workdir, step), sinks
-        self._rows: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue()
+        self._rows: collections.deque[tuple[int, dict[str, float]]] = collections.deque()
+        self._closing = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._serve_sinks, name="jaxlab-sinks", daemon=True)
         self._thread.start()
@@ -43,7 +45,7 @@ class Journal:
         """
         values = {name: float(value) for name, value in row.items()} | {"wall": time.monotonic() - self._began}
         self._metrics.write(step, values)
-        self._rows.put((step, values))
+        self._rows.append((step, values))
         if self._error is not None:
             raise self._error
 
@@ -53,7 +55,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the files and the sinks, after the rows that wait for them."""
-        self._rows.put(None)
+        self._closing.set()
         self._thread.join()
         if self._error is not None:
             _log.warning("a sink failed: %s: %s", type(self._error).__name__, self._error)
@@ -65,9 +67,13 @@ class Journal:
 
     def _serve_sinks(self) -> None:
         try:
-            while (item := self._rows.get()) is not None:
-                for sink in self._sinks:
-                    sink.write(*item)
+            closing = False
+            while not closing:
+                closing = self._closing.wait(SERVE_EVERY)  # not for each row: waking a thread costs the step's
+                while self._rows:
+                    row = self._rows.popleft()
+                    for sink in self._sinks:
+                        sink.write(*row)
         except BaseException as error:  # raised again where the run can end by it
             self._error = error
         finally:

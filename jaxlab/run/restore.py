@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from jaxlab.core.tree import packed_shape
 from jaxlab.core.types import PyTree, Statistics, TrainState
 from jaxlab.run.assemble import Experiment
 from jaxlab.train.checkpoint import Checkpoints
-from jaxlab.train.parallel import Strategy
+from jaxlab.train.parallel import Strategy, Window
 
 
 def restore_or_init(
     experiment: Experiment, shapes: tuple[TrainState, Statistics], strategy: Strategy, checkpoints: Checkpoints
-) -> tuple[TrainState, Statistics | None, int]:
+) -> tuple[TrainState, Window | None, int]:
     """Return the state, the open window of statistics and the step of the latest checkpoint, or of the beginning."""
     steps = checkpoints.steps()
     if not steps:
@@ -23,6 +24,6 @@ def restore(
     checkpoints: Checkpoints, step: int, shapes: tuple[TrainState, Statistics], strategy: Strategy
 ) -> dict[str, PyTree]:
     """Return ``state`` and ``window`` as saved at `step`, placed as `strategy` keeps them."""
-    state, window = shapes
-    saved = checkpoints.restore(step, strategy.saved_shapes({"state": state, "window": window}))
+    state, statistics = shapes
+    saved = checkpoints.restore(step, strategy.saved_shapes({"state": state, "window": packed_shape(statistics)}))
     return strategy.replicate(saved)

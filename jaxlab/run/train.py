@@ -13,11 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxlab.core import record
+from jaxlab.core.tree import packed_shape, unpack
 from jaxlab.core.types import Periodic, Statistics, TrainState
 from jaxlab.data.pipeline import batch_bytes, chunk_steps, feed, prefetch
 from jaxlab.run import environment
@@ -28,7 +28,7 @@ from jaxlab.run.result import Run
 from jaxlab.train import loop
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.evaluate import evaluate, summarise
-from jaxlab.train.parallel import Strategy, measure, several, single
+from jaxlab.train.parallel import Strategy, Window, measure, several, single
 
 _log = logging.getLogger("jaxlab")
 
@@ -65,8 +65,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
         journal = Journal(folder, step, make_sinks(config, folder, step))
         with contextlib.closing(journal), _stop_requests() as stopping:
             _log.info("%s at step %d of %d", "resuming" if step else "starting", step, train.steps)
-            zeros = strategy.init(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1]))
-            plan = make_plan(experiment, strategy, journal, checkpoints, zeros, stopping)
+            plan = make_plan(experiment, shapes[1], strategy, journal, checkpoints, stopping)
             hooks = [*_evaluation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]
             run_loop(experiment, strategy, dataclasses.replace(plan, hooks=hooks), state, window, step)
             _log.info("finished at step %d", train.steps)
@@ -76,21 +75,24 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
 
 def make_plan(
     experiment: Experiment,
+    statistics: Statistics,
     strategy: Strategy,
     journal: Journal,
     checkpoints: Checkpoints,
-    zeros: Statistics,
     stopping: Callable[[], bool],
 ) -> loop.Plan:
-    """Return what the loop needs, hooks left out; `zeros` is an empty window of statistics."""
+    """Return what the loop needs, hooks left out; `statistics` are the shapes of a step's."""
     train = experiment.config.train
     step = experiment.train_step(strategy.batch_axis)
+
+    def summarise_window(window: Window) -> loop.Row:
+        return summarise(unpack(strategy.fetch(window), statistics), experiment.metrics, "train")
 
     def write(at: int, row: loop.Row) -> None:
         journal.write(at, row)
         checkpoints.check()
 
-    def save(at: int, state: TrainState, window: Statistics, measured: loop.Row) -> None:
+    def save(at: int, state: TrainState, window: Window, measured: loop.Row) -> None:
         journal.sync()
         checkpoints.save(at, strategy.save_form({"state": state, "window": window}), measured)
         _log.info("saving step %d", at)
@@ -105,9 +107,9 @@ def make_plan(
         checkpoint_every=train.checkpoint_every,
         best=train.best,
         hooks=(),
-        zeros=zeros,
+        zeros=strategy.init(lambda: jnp.zeros(packed_shape(statistics).shape)),
         replicate=strategy.replicate,
-        summarise=lambda window: summarise(strategy.fetch(window), experiment.metrics, "train"),
+        summarise=summarise_window,
         write=write,
         save=save,
         stopping=stopping,
@@ -115,7 +117,7 @@ def make_plan(
 
 
 def run_loop(
-    experiment: Experiment, strategy: Strategy, plan: loop.Plan, state: TrainState, window: Statistics | None, step: int
+    experiment: Experiment, strategy: Strategy, plan: loop.Plan, state: TrainState, window: Window | None, step: int
 ) -> None:
     """Feed the loop: small batches travel several at a time, and with steps_per_call as many as a call takes."""
     batches = experiment.batches("train", training=True)

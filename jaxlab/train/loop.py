@@ -1,11 +1,13 @@
 """The training loop: takes steps and lets others watch. Knows no model, no data set and no metric.
 
-Dispatch is never blocked: a window of statistics is fetched one dispatch after it was closed, when the next step is
-already under way. Statistics are added up on the devices, so that a row is the exact mean over its window.
+Dispatch runs a bounded number of calls ahead of the devices: a window of statistics is fetched that many calls after
+it was closed, when the devices have done it and have more to do. Statistics are added up on the devices, so that a
+row is the exact mean over its window.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +16,13 @@ import jax
 import numpy as np
 
 from jaxlab.core.errors import DivergedError, PreemptedError
-from jaxlab.core.types import Periodic, PyTree, Statistics, TrainState
+from jaxlab.core.types import Periodic, PyTree, TrainState
 from jaxlab.train.clock import Clock
-from jaxlab.train.parallel import Advance, AdvanceTo
+from jaxlab.train.parallel import Advance, AdvanceTo, Window
 
 Row = Mapping[str, float]
 Chunks = Iterator[tuple[int, PyTree]]
+AHEAD = 8  # calls under way at most: enough to write a row meanwhile, and few enough to stop within seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +38,15 @@ class Plan:
     checkpoint_every: int
     best: str  # the metric that chooses a checkpoint: a state measured by it is saved
     hooks: Sequence[Periodic]
-    zeros: Statistics
+    zeros: Window
     replicate: Callable[[PyTree], PyTree]  # to the devices
-    summarise: Callable[[Statistics], Row]  # waits for the devices
+    summarise: Callable[[Window], Row]  # waits for the devices
     write: Callable[[int, Row], None]
-    save: Callable[[int, TrainState, Statistics, Row], None]
+    save: Callable[[int, TrainState, Window, Row], None]
     stopping: Callable[[], bool]
 
 
-def run(plan: Plan, state: TrainState, window: Statistics, step: int, chunks: Chunks) -> TrainState:
+def run(plan: Plan, state: TrainState, window: Window, step: int, chunks: Chunks) -> TrainState:
     """Train from `step` to the plan's last and return the state.
 
     Args:
@@ -72,11 +75,11 @@ def run(plan: Plan, state: TrainState, window: Statistics, step: int, chunks: Ch
                     step = min(event, end)
                     state, window = plan.several(state, window, chunk, plan.replicate(np.int32(step)))
                 clock.dispatched()
-                pending.flush()
+                closed = step % plan.log_every == 0 or step == plan.last
+                pending.add(step if closed else None, window)
+                if closed:
+                    window = plan.zeros
                 if step == event or plan.stopping():
-                    if step % plan.log_every == 0 or step == plan.last:
-                        pending.hold(step, window)
-                        window = plan.zeros
                     with clock.paused():
                         _observe(plan, pending, step, state, window)
                     event = _next_event(plan, step)
@@ -89,7 +92,7 @@ def _next_event(plan: Plan, step: int) -> int:
     return min(plan.last, *((step // every + 1) * every for every in intervals))
 
 
-def _observe(plan: Plan, pending: _Pending, step: int, state: TrainState, window: Statistics) -> None:
+def _observe(plan: Plan, pending: _Pending, step: int, state: TrainState, window: Window) -> None:
     """Call the hooks that are due, save where that is due, and leave where that was asked for."""
     due = [hook for hook in plan.hooks if step % hook.every == 0 or step == plan.last]
     stopping = plan.stopping() and step < plan.last
@@ -112,22 +115,30 @@ def _observe(plan: Plan, pending: _Pending, step: int, state: TrainState, window
 
 
 class _Pending:
-    """The window that was closed last, fetched only when the devices have more to do."""
+    """The windows after the calls that are under way; those that were closed become rows when the devices are done."""
 
     def __init__(self, plan: Plan, clock: Clock) -> None:
         self._plan, self._clock = plan, clock
-        self._held: tuple[int, Statistics] | None = None
+        self._windows: collections.deque[tuple[int | None, Window]] = collections.deque()
 
-    def hold(self, step: int, window: Statistics) -> None:
-        self._held = (step, window)
+    def add(self, closed: int | None, window: Window) -> None:
+        """Add the window after the latest call, with its step where it is closed; wait for the oldest if need be."""
+        self._windows.append((closed, window))
+        if len(self._windows) > AHEAD:
+            self._take()
 
     def flush(self) -> None:
-        if self._held is None:
-            return
-        (step, window), self._held = self._held, None
-        row = self._plan.summarise(window)
-        self._plan.write(step, {**row, **self._clock.lap(step)})  # timed when done, not when dispatched
-        _check_finite(row, step)
+        """Wait for all calls."""
+        while self._windows:
+            self._take()
+
+    def _take(self) -> None:
+        step, window = self._windows.popleft()
+        jax.block_until_ready(window)
+        if step is not None:
+            row = self._plan.summarise(window)
+            self._plan.write(step, {**row, **self._clock.lap(step)})  # timed when done, not when dispatched
+            _check_finite(row, step)
 
 
 def _check_finite(row: Row, step: int) -> None:

@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxlab.core.errors import ConfigError, did_you_mean
-from jaxlab.core.tree import named_leaves
+from jaxlab.core.tree import named_leaves, pack
 from jaxlab.core.types import EvalStep, HostBatch, Outputs, PyTree, Statistics, TrainState, TrainStep
 
 AXIS = "data"
-Advance = Callable[[TrainState, Statistics, PyTree], tuple[TrainState, Statistics]]
-AdvanceTo = Callable[[TrainState, Statistics, PyTree, PyTree], tuple[TrainState, Statistics]]
+Window = jax.Array  # packed statistics [N], added up since the last row
+Advance = Callable[[TrainState, Window, PyTree], tuple[TrainState, Window]]
+AdvanceTo = Callable[[TrainState, Window, PyTree, PyTree], tuple[TrainState, Window]]
 Measure = Callable[[TrainState, PyTree], tuple[Statistics, Outputs]]
 
 
@@ -186,12 +186,12 @@ def make_strategy(strategy: str, mesh: Mapping[str, int], devices: list[jax.Devi
 def single(step: TrainStep) -> Advance:
     """Return the step on the batch of the chunk that the state's step number points at."""
 
-    def advance(state: TrainState, window: Statistics, chunk: PyTree) -> tuple[TrainState, Statistics]:
+    def advance(state: TrainState, window: Window, chunk: PyTree) -> tuple[TrainState, Window]:
         length = next(iter(jax.tree.leaves(chunk))).shape[0]
         place = state.step % length
         batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, place, keepdims=False), chunk)
         state, statistics = step(state, batch)
-        return state, jax.tree.map(jnp.add, window, statistics)
+        return state, window + pack(statistics)
 
     return advance
 
@@ -203,9 +203,7 @@ def several(step: TrainStep) -> AdvanceTo:
     """
     advance = single(step)
 
-    def advance_to(
-        state: TrainState, window: Statistics, chunk: PyTree, stop: jax.Array
-    ) -> tuple[TrainState, Statistics]:
+    def advance_to(state: TrainState, window: Window, chunk: PyTree, stop: jax.Array) -> tuple[TrainState, Window]:
         return jax.lax.while_loop(
             lambda carry: carry[0].step < stop, lambda carry: advance(*carry, chunk), (state, window)
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxlab.core.errors import ConfigError
-from jaxlab.core.tree import match, match_tree, named_leaves
+from jaxlab.core.tree import match, match_tree, named_leaves, pack, packed_shape, unpack
 
 PARAMS = {
     "Dense_0": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
@@ -56,3 +57,13 @@ def test_match_tree_keeps_the_structure_and_puts_each_value_at_its_leaf():
 def test_match_tree_places_values_that_are_trees_themselves():
     assert match_tree([(r".*", None)], {"a": jnp.ones(1)}) == {"a": None}
     assert match_tree([(r".*", (1, 2))], {"a": jnp.ones(1)}) == {"a": (1, 2)}
+
+
+def test_unpacking_gives_back_what_was_packed():
+    tree = {"b": jnp.float32(3.5), "a": {"x": jnp.arange(6.0).reshape(2, 3), "y": jnp.ones((1,))}}
+    shapes = jax.eval_shape(lambda: tree)
+    vector = pack(tree)
+    assert vector.shape == packed_shape(shapes).shape == (8,)
+    found = unpack(np.asarray(vector), shapes)
+    assert jax.tree.structure(found) == jax.tree.structure(tree)
+    jax.tree.map(np.testing.assert_array_equal, found, tree)

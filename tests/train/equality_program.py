@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlab.core.tree import named_leaves
+from jaxlab.core.tree import named_leaves, packed_shape, unpack
 from jaxlab.core.types import DataSpec
 from jaxlab.metrics import classify as metrics
 from jaxlab.models import cnn, mlp
@@ -74,14 +74,16 @@ def run(model: str, way: str, *, weights: tuple[float, ...] = (), ema: float | N
         batch_axis=strategy.batch_axis,
     )  # fmt: skip
     state = strategy.init(lambda: init_state(MODELS[model](None), objective, optimizer, first, 0, ema is not None))
-    names = {*METRICS, "loss", "grad_norm"}
-    zeros = strategy.init(lambda: {name: {"sum": jnp.zeros(()), "weight": jnp.zeros(())} for name in names})
+    sums = dict.fromkeys(("sum", "weight"), jax.ShapeDtypeStruct((), "float32"))
+    shapes = dict.fromkeys((*METRICS, "loss", "grad_norm"), sums)
+    zeros = strategy.init(lambda: jnp.zeros(packed_shape(shapes).shape))
     advance = strategy.compile(single(step), donate=True)
     results = []
     for chunk in chunks:
-        state, statistics = advance(state, zeros, strategy.put_chunk(chunk))
+        state, window = advance(state, zeros, strategy.put_chunk(chunk))
+        statistics = unpack(strategy.fetch(window), shapes)
         parts = {"params": state.params, "ema": state.ema, "model_state": state.model_state}
-        results.append(named_leaves(strategy.fetch({**parts, "statistics": statistics})))
+        results.append(named_leaves({**strategy.fetch(parts), "statistics": statistics}))
     return results
 
 

@@ -43,11 +43,11 @@ def counting_step(state, batch):
 def make_plan(**changes):
     strategy = make_strategy("jit", {"data": 1}, jax.devices())
     written = []
-    zeros = strategy.init(lambda: {"loss": {"sum": jnp.zeros(()), "weight": jnp.zeros(())}})
+    zeros = strategy.init(lambda: jnp.zeros(2))  # the loss's sum and weight
 
     def summarise(window):
-        sums = strategy.fetch(window)["loss"]
-        return {"train/loss": float(sums["sum"] / sums["weight"])}
+        total, weight = strategy.fetch(window)
+        return {"train/loss": float(total / weight)}
 
     plan = loop.Plan(
         single=strategy.compile(single(counting_step), donate=True), several=None, length=1, last=6, batch_size=2,
@@ -70,6 +70,22 @@ def test_rows_are_means_over_their_windows_and_nothing_of_the_next():
     state = run_plan(plan, strategy, strategy.put_chunk)
     assert written == [(2, 0.5), (4, 2.5), (5, 4.0)]
     assert float(state.params) == 2 * sum(range(5))
+
+
+def test_rows_come_in_order_and_at_most_some_calls_late():
+    called, late = [], []
+    plan, _, strategy = make_plan(last=30, log_every=3)
+    single = plan.single
+
+    def counted(*arguments):
+        called.append(None)
+        return single(*arguments)
+
+    plan = dataclasses.replace(plan, single=counted, write=lambda step, row: late.append((step, len(called) - step)))
+    run_plan(plan, strategy, strategy.put_chunk)
+    assert [step for step, _ in late] == list(range(3, 31, 3))
+    assert max(behind for _, behind in late) == loop.AHEAD
+    assert late[-1] == (30, 0)
 
 
 def test_a_batch_that_is_still_on_the_host_is_refused_instead_of_moved_in_silence():
