@@ -21,6 +21,7 @@ _CONFIG_HELP = "FILE.py, FILE.py:PRESET or a run's config.json; any field is ove
 _COMMANDS = {
     "train": "train; run again, it resumes; done, it says so",
     "check": "check a config without training: data, parameters, cost, warnings",
+    "audit": "say what is wrong with a config's data: duplicates, leaks, missing values, overlap of splits",
     "evaluate": "measure a checkpoint on a split: metrics, prediction store, pictures",
     "doctor": "say what this machine has",
 }
@@ -53,7 +54,7 @@ def _run(given: list[str]) -> int:
         sys.path.insert(0, str(Path.cwd()))  # a plug-in in the folder where the command is given can be named
     result = globals()[f"_{parsed.command}"](parsed, overrides)
     print(json.dumps(record.jsonable(result)), flush=True)
-    return 0
+    return 1 if getattr(parsed, "strict", False) and result["errors"] else 0
 
 
 def _check_flags(flags: list[str]) -> None:
@@ -86,6 +87,15 @@ def _options(command: str) -> dict[str, dict[str, Any]]:
     return {
         "train": {**config, "--workdir": workdir},
         "check": {**config, "--workdir": {"help": "where the run would be written", "metavar": "DIR"}},
+        "audit": {
+            **config,
+            "--output": {"default": "audit", "help": "where the report is written (default: audit)", "metavar": "DIR"},
+            "--target": {"help": "the field to predict (default: the objective's)", "metavar": "FIELD"},
+            "--ignore": {"default": "", "help": "fields that are no inputs, with commas between", "metavar": "FIELDS"},
+            "--max_rows": {"type": int, "default": 100_000, "help": "look at so many rows of a larger split"},
+            "--test_labels": {"action": "store_true", "help": "read the test split's targets too"},
+            "--strict": {"action": "store_true", "help": "exit with 1 if there are errors"},
+        },
         "evaluate": {
             "--workdir": workdir,
             "--split": {"default": "test", "help": "train, valid or test (default: test)"},
@@ -144,6 +154,19 @@ def _check(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, A
 
     result = check(config, parsed.workdir)
     print_check(result)
+    return result
+
+
+def _audit(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    config = _load(parsed, overrides)
+    from jaxlab.run.audit import audit
+
+    ignore = tuple(name for name in parsed.ignore.split(",") if name)
+    options = {"max_rows": parsed.max_rows, "target": parsed.target, "ignore": ignore}
+    result = audit(config, parsed.output, **options, test_labels=parsed.test_labels)
+    for finding in result.pop("findings"):
+        print(finding, file=sys.stderr)
+    print(f"written: {result['output']}/audit.html", file=sys.stderr)
     return result
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 LOG = "log.txt"
+LEARNT = "transforms.json"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions"
 PLOTS = "plots"
@@ -109,6 +110,17 @@ def write_atomically(path: Path, text: str) -> None:
 def finish(workdir: Path, summary: Mapping[str, Any]) -> None:
     """Write the summary, which marks the run as finished."""
     write_json(workdir / SUMMARY, summary)
+
+
+def write_learnt(workdir: Path, learnt: Sequence[Mapping[str, Any] | None]) -> None:
+    """Write what the transforms have learnt, by place, where any has."""
+    if any(item is not None for item in learnt):
+        write_json(workdir / LEARNT, {"learnt": list(learnt)})
+
+
+def read_learnt(workdir: Path) -> list[Mapping[str, Any] | None] | None:
+    """Return what the run's transforms have learnt, by place; None where nothing was written."""
+    return read_json(workdir / LEARNT).get("learnt")
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -74,6 +74,13 @@ Transform = Callable[[Mapping[str, np.ndarray], Randomness], Mapping[str, np.nda
 """A pure function of a whole batch and its randomness, vectorised over the rows."""
 
 
+DeviceTransform = Callable[[Batch, Array], Batch]
+"""A pure function of a batch on devices and a random key, part of the compiled training step."""
+
+Sampling = Callable[[Source], np.ndarray]
+"""Gives each row of the training split a weight [N]: how often it is drawn, relative to the mean."""
+
+
 class Fittable(NamedTuple):
     """A transform with numbers or words learnt from the training split, and from nothing else.
 

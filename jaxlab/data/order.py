@@ -1,11 +1,13 @@
 """Which examples stand in the batch of a step: arithmetic on (seed, step), the same for any number of hosts.
 
 Training walks through one permutation an epoch, end to end, so that batches may cross epochs and every example is
-seen once an epoch. Evaluation walks through the source in its own order and pads the last batch.
+seen once an epoch. With row weights an epoch is as many draws as there are rows, each row drawn in proportion to its weight.
+Evaluation walks through the source in its own order and pads the last batch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -21,14 +23,38 @@ def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
-def train_indices(size: int, batch_size: int, seed: int, step: int, steps: int = 1) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+    """How often rows are drawn: a weight [N] a row, at least 0, relative to their mean."""
+
+    rows: np.ndarray
+
+
+@functools.lru_cache(maxsize=4)
+def weighted_draws(weights: Weights, seed: int, epoch: int) -> np.ndarray:
+    """Return the draws [N] of one epoch in random order: row i appears N * weight / sum times, rounded up or down.
+
+    Rounding is by systematic resampling (Kitagawa 1996, appendix), whose counts vary less than independent draws'.
+    """
+    generator = rng.host(seed, "order", epoch)
+    count = len(weights.rows)
+    ends = np.cumsum(weights.rows, dtype=np.float64)
+    points = (np.arange(count) + generator.uniform()) * (ends[-1] / count)
+    drawn = np.minimum(np.searchsorted(ends, points, side="right"), count - 1)
+    return generator.permutation(drawn).astype(np.int32)
+
+
+def train_indices(
+    size: int, batch_size: int, seed: int, step: int, steps: int = 1, weights: Weights | None = None
+) -> np.ndarray:
     """Return the global example indices [steps * batch_size] of `steps` consecutive batches from `step` on."""
     first, last = step * batch_size, (step + steps) * batch_size
     pieces = []
     while first < last:
         epoch, start = divmod(first, size)
         stop = min(size, start + last - first)
-        pieces.append(permutation(size, seed, epoch)[start:stop])
+        whole = permutation(size, seed, epoch) if weights is None else weighted_draws(weights, seed, epoch)
+        pieces.append(whole[start:stop])
         first += stop - start
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 

@@ -20,6 +20,7 @@ from jaxlab.core import rng
 from jaxlab.core.types import DataSpec, HostBatch, Source, Transform
 from jaxlab.data import order
 from jaxlab.data.arrays import ArraySource
+from jaxlab.data.bucketing import Buckets
 
 T = TypeVar("T")
 CHUNK_BYTES = 2**18  # one transfer carries about this much: small batches travel together, large ones alone
@@ -52,8 +53,8 @@ class RowRandomness:
 class Batches:
     """Host batches by number. `rows` are those of each global batch that this process reads.
 
-    With `training` the order is a permutation an epoch and any number is valid; without, the source's own order,
-    the last batch padded.
+    With `training` the order is a permutation an epoch, or draws by `weights`, and any number is valid; without, the
+    source's own order, the last batch padded.
     """
 
     source: Source
@@ -62,6 +63,8 @@ class Batches:
     seed: int
     training: bool
     rows: slice = dataclasses.field(default_factory=lambda: slice(None))
+    weights: order.Weights | None = None
+    buckets: Buckets | None = None
 
     def __len__(self) -> int:
         """Return the number of batches that cover the source once."""
@@ -70,8 +73,10 @@ class Batches:
     def indices(self, first: int, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return the global indices and mask, each [count, batch_size], of consecutive batches."""
         shape = (count, self.batch_size)
+        if self.training and self.buckets is not None:
+            return np.stack([self.buckets.batch(first + i)[0] for i in range(count)]), np.ones(shape, np.float32)
         if self.training:
-            ids = order.train_indices(len(self.source), self.batch_size, self.seed, first, count)
+            ids = order.train_indices(len(self.source), self.batch_size, self.seed, first, count, self.weights)
             return ids.reshape(shape), np.ones(shape, np.float32)
         ids, mask = order.eval_indices(len(self.source), self.batch_size, first, count)
         return ids.reshape(shape), mask.reshape(shape)
@@ -95,6 +100,8 @@ class Batches:
         for place, transform in enumerate(self.transforms):
             generator = rng.host(self.seed, stream, number, place)
             fields = transform(fields, RowRandomness(generator, self.batch_size, self.rows))
+        if self.training and self.buckets is not None:
+            return self.buckets.trim(fields, number)
         return fields
 
 
@@ -120,7 +127,7 @@ def chunk_steps(bytes_per_batch: int) -> int:
 def feed(
     batches: Batches, *, first: int, last: int, chunk: int, put: Callable[[HostBatch], T], workers: int = 0
 ) -> Iterator[tuple[int, T]]:
-    """Yield ``(step, chunk)`` for chunks of `chunk` batches aligned to multiples of it, fetched ahead by a thread
+    """Yield ``(step, chunk)`` for chunks of `chunk` batches (1 where their lengths differ) aligned to multiples of it, fetched ahead by a thread
     unless that is too cheap to be worth one.
 
     Args:

@@ -5,7 +5,7 @@ Usage: ``experiment = assemble(config)``; nothing here touches a device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.core.types import (
     Batch,
     DataSpec,
+    DeviceTransform,
     EvalStep,
     Metric,
     Objective,
@@ -32,6 +33,8 @@ from jaxlab.core.types import (
     TrainStep,
     Transform,
 )  # fmt: skip
+from jaxlab.data.fitting import Learnt, check_numeric, fit_all
+from jaxlab.data.order import Weights
 from jaxlab.data.pipeline import Batches, transformed_spec
 from jaxlab.train.parallel import Strategy, make_strategy
 from jaxlab.train.step import init_state, make_eval_step, make_train_step
@@ -45,7 +48,10 @@ class Experiment(NamedTuple):
     config: ConfigDict
     sources: Mapping[str, Source]
     transforms: tuple[Transform, ...]
+    learnt: tuple[Learnt | None, ...]
     augment: tuple[Transform, ...]
+    device_augment: tuple[DeviceTransform, ...]
+    weights: Weights | None
     data: DataSpec
     make_model: Callable[[str | None], nn.Module]
     objective: Objective
@@ -56,7 +62,8 @@ class Experiment(NamedTuple):
         """Return the batches of a split: in order and once, or with `training` shuffled, augmented and without end."""
         size = batch_size or self.config.train.batch_size
         transforms = self.transforms + (self.augment if training else ())
-        return Batches(self.sources[split], transforms, size, self.config.seed, training, process_rows(size))
+        weights = self.weights if training else None
+        return Batches(self.sources[split], transforms, size, self.config.seed, training, process_rows(size), weights)
 
     def init(self) -> TrainState:
         """Return the state before the first step."""
@@ -70,7 +77,7 @@ class Experiment(NamedTuple):
         return make_train_step(
             self.make_model(batch_axis), self.objective, self.metrics, self.optimizer, seed=self.config.seed,
             grad_accumulation=train.grad_accumulation, precision=train.precision, ema=train.ema,
-            grad_norm=train.grad_norm, batch_axis=batch_axis,
+            grad_norm=train.grad_norm, augment=self.device_augment, batch_axis=batch_axis,
         )  # fmt: skip
 
     def eval_step(self, batch_axis: str | None) -> EvalStep:
@@ -93,8 +100,15 @@ class Experiment(NamedTuple):
         return jax.eval_shape(self.train_step(None), jax.eval_shape(self.init), self.abstract_batch())
 
 
-def assemble(config: ConfigDict, splits: tuple[str, ...] = SPLITS) -> Experiment:
+def assemble(
+    config: ConfigDict, splits: tuple[str, ...] = SPLITS, learnt: Sequence[Learnt | None] | None = None
+) -> Experiment:
     """Return the experiment that `config` describes, with the sources of those `splits` that it has.
+
+    Args:
+      config: complete.
+      splits: names; ``train`` has to be among them where transforms are to learn.
+      learnt: what the transforms of the run have learnt before, by place; None lets them learn from ``train``.
 
     Raises:
       ConfigError: a value that cannot be used, naming its path.
@@ -104,9 +118,20 @@ def assemble(config: ConfigDict, splits: tuple[str, ...] = SPLITS) -> Experiment
     sources = {
         split: build(config.data[split], path=f"config.data.{split}") for split in splits if split in config.data
     }
-    transforms = build(config.data.transforms, path="config.data.transforms")
-    augment = build(config.data.augment, path="config.data.augment")
-    data = transformed_spec(next(iter(sources.values())), transforms)
+    if "train" in sources and config.train.batch_size > len(sources["train"]):
+        size = len(sources["train"])
+        raise ConfigError(f"config.train.batch_size={config.train.batch_size}: config.data.train has {size} examples")
+    first = next(iter(sources.values()))
+    facts = {"data": first.spec}
+    fit = fit_all(build(config.data.transforms, path="config.data.transforms", **facts), first, learnt)
+    augment = build(config.data.augment, path="config.data.augment", **facts)
+    data = transformed_spec(first, fit.transforms)
+    data = data._replace(meta={**data.meta, **fit.meta})
+    check_numeric(data)
+    device_augment = build(config.data.device_augment, path="config.data.device_augment", data=data)
+    weights = None
+    if config.data.sampling and "train" in sources:
+        weights = Weights(build(config.data.sampling, path="config.data.sampling")(sources["train"]))
     context = {"data": data, "total_steps": config.train.steps}
 
     def make_model(batch_axis: str | None) -> nn.Module:
@@ -115,7 +140,10 @@ def assemble(config: ConfigDict, splits: tuple[str, ...] = SPLITS) -> Experiment
     objective, metrics, optimizer = (
         build(config[name], path=f"config.{name}", **context) for name in ("objective", "metrics", "optimizer")
     )
-    return Experiment(config, sources, transforms, augment, data, make_model, objective, metrics, optimizer)
+    return Experiment(
+        config, sources, fit.transforms, fit.learnt, augment, device_augment, weights, data, make_model, objective,
+        metrics, optimizer,
+    )  # fmt: skip
 
 
 def make_hooks(config: ConfigDict, **context: Any) -> list[Periodic]:

@@ -17,8 +17,10 @@ def base_config() -> ConfigDict:
     config.seed = 0  # decides initial weights, data order, augmentation and dropout
 
     config.data = ConfigDict()  # train, valid, test: sources; train is needed, the others are optional
-    config.data.transforms = ()  # applied to every split, in order
+    config.data.transforms = ()  # applied to every split, in order; those that learn do so from train only
     config.data.augment = ()  # applied to training batches only, after the transforms
+    config.data.device_augment = ()  # the same within the compiled step: functions of a batch and a key
+    config.data.sampling = ConfigDict()  # how often training draws each row; empty: once an epoch
     config.data.workers = 0  # Grain worker processes for data larger than memory; 0 reads on a thread
 
     config.model = ConfigDict()

@@ -44,7 +44,7 @@ def evaluate(
     available = [name for name in SPLITS if name in config.data]
     if split not in available:
         raise ConfigError(f"--split={split}: config.data has no such split{did_you_mean(split, available)}")
-    experiment = assemble(config, (split,))
+    experiment = assemble(config, (split,), record.read_learnt(folder))
     best, mode = config.train.best, config.train.best_mode
     with Checkpoints(
         folder / record.CHECKPOINTS, keep=config.train.keep, best=best, mode=mode, writable=False

@@ -52,10 +52,11 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
         record.open_run(folder, config, origin or {})
         _log.info("%s is finished", folder)
         return Run(folder)
-    experiment = assemble(config, ("train", "valid"))
+    experiment = assemble(config, learnt=record.read_learnt(folder))
     shapes = experiment.abstract_step()
     strategy = strategy_of(config)
     record.open_run(folder, config, origin or {})
+    record.write_learnt(folder, experiment.learnt)
     train = config.train
     with Checkpoints(
         folder / record.CHECKPOINTS, keep=train.keep, best=train.best, mode=train.best_mode

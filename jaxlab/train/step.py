@@ -8,7 +8,7 @@ Shape letters: B examples, K microbatches.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from jaxlab.core.types import (
     Apply,
     Array,
     Batch,
+    DeviceTransform,
     EvalStep,
     Metric,
     Objective,
@@ -31,6 +32,9 @@ from jaxlab.core.types import (
     TrainState,
     TrainStep,
 )  # fmt: skip
+from jaxlab.train.precision import cast, compute_dtype
+
+_AUGMENT = 2**31  # keys of the model's calls are folded in from 0 up, those of the augmentations from here
 
 Sums = tuple[PyTree, Statistics, PyTree]  # gradient, statistics, model state
 MakeSums = Callable[[PyTree, PyTree, Batch, Array], Sums]  # of parameters, model state, batch and key
@@ -76,6 +80,7 @@ def make_train_step(
     precision: str = "float32",
     ema: float | None = None,
     grad_norm: bool = False,
+    augment: Sequence[DeviceTransform] = (),
     batch_axis: str | None = None,
 ) -> TrainStep:
     """Return the function from (state, batch) to (next state, statistics).
@@ -90,9 +95,10 @@ def make_train_step(
       precision: ``float32``, or ``bfloat16`` to compute in it with float32 parameters.
       ema: decay of the moving average of the parameters, or None for none.
       grad_norm: whether the statistics hold the gradient's Euclidean norm, a mean over steps.
+      augment: transforms of each batch, or microbatch, before the objective sees it.
       batch_axis: the mapped axis to add over (pmap), or None where the batch is one array (jit).
     """
-    sums = _make_sums(model, objective, metrics, compute_dtype(precision))
+    sums = _make_sums(model, objective, metrics, compute_dtype(precision), augment)
     if grad_accumulation > 1:
         sums = _accumulated(sums, grad_accumulation)
 
@@ -119,13 +125,20 @@ def make_train_step(
 
 
 def _make_sums(
-    model: nn.Module, objective: Objective, metrics: Mapping[str, Metric], dtype: jnp.dtype | None
+    model: nn.Module,
+    objective: Objective,
+    metrics: Mapping[str, Metric],
+    dtype: jnp.dtype | None,
+    augment: Sequence[DeviceTransform],
 ) -> MakeSums:
     """Return the function to the gradient of the summed loss, the statistics and the new model state."""
 
     def sums(params: PyTree, model_state: PyTree, padded: Batch, key: Array) -> Sums:
+        batch = _blank_padding(padded)
+        for place, transform in enumerate(augment):
+            batch = transform(batch, jax.random.fold_in(key, _AUGMENT + place))
+
         def loss(params: PyTree) -> tuple[Array, tuple[Statistics, PyTree]]:
-            batch = _blank_padding(padded)
             apply = _bind(model, params, model_state, key, dtype, train=True)
             total, weight, outputs, new_state = objective(apply, batch)
             return total, (_statistics(metrics, outputs, batch, total, weight), new_state)
@@ -185,18 +198,6 @@ def _statistics(
     return {**updates, "loss": {"sum": total, "weight": weight}}
 
 
-def compute_dtype(precision: str) -> jnp.dtype | None:
-    """Return the dtype to compute in, or None for that of the parameters.
-
-    Raises:
-      ConfigError: a precision that is not offered.
-    """
-    dtypes = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16)}
-    if precision not in dtypes:
-        raise ConfigError(f"config.train.precision={precision!r}: expected one of {', '.join(dtypes)}")
-    return dtypes[precision]
-
-
 def _bind(
     model: nn.Module, params: PyTree, model_state: PyTree, key: Array | None, dtype: jnp.dtype | None, *, train: bool
 ) -> Apply:
@@ -204,13 +205,13 @@ def _bind(
     calls = iter(range(2**31))
 
     def apply(*inputs: Array, **options: Any) -> tuple[Outputs, PyTree]:
-        variables = {"params": _cast(params, dtype), **model_state}
+        variables = {"params": cast(params, dtype), **model_state}
         rngs = None if key is None else {"params": jax.random.fold_in(key, next(calls))}
         outputs, new_state = model.apply(
-            variables, *_cast(inputs, dtype), rngs=rngs, mutable=list(model_state) if train else [],
+            variables, *cast(inputs, dtype), rngs=rngs, mutable=list(model_state) if train else [],
             **_train_flag(model, train), **options,
         )  # fmt: skip
-        outputs = _cast(_checked(outputs), None if dtype is None else jnp.dtype(jnp.float32))
+        outputs = cast(_checked(outputs), None if dtype is None else jnp.dtype(jnp.float32))
         return outputs, jax.tree.map(lambda new, old: new.astype(old.dtype), new_state, model_state) if train else {}
 
     return apply
@@ -227,12 +228,6 @@ def _checked(outputs: Any) -> Outputs:
             f"the model returned {type(outputs).__name__}; expected a mapping such as {{'logits': array}}"
         )
     return outputs
-
-
-def _cast(tree: PyTree, dtype: jnp.dtype | None) -> PyTree:
-    if dtype is None:
-        return tree
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 def _blank_padding(batch: Batch) -> Batch:

@@ -11,6 +11,7 @@ from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.data.tfds_source import CACHE, make
 
 ROWS = 20
+TEXTS = ["naïve", "", "日本語\n", "a\0b\0", "🙂", "z"]
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder):
@@ -43,6 +44,27 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
             if self.extra:
                 row |= {"text": f"row {i}", "ragged": np.arange(i % 3)}
             yield i, row
+
+
+class TinyText(tfds.core.GeneratorBasedBuilder):
+    """Texts beside numbers; those of `bad` are no UTF-8."""
+
+    name = "tiny_text_of_source_test"
+    VERSION = tfds.core.Version("1.0.0")
+    bad = ()
+
+    def _info(self):
+        features = {"text": tfds.features.Text(), "count": tfds.features.Scalar(np.int32)}
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i, text in enumerate(TEXTS):
+            yield i, {"text": b"caf\xe9" if i in self.bad else text, "count": i}
 
 
 class TinyExtra(Tiny):
@@ -174,7 +196,7 @@ def test_disk_source_gathers_in_any_order_and_survives_pickling(prepared):
 
 def test_fields_that_do_not_stack_are_served_from_disk_only(prepared):
     rows = make("tiny_extra_of_source_test", "train", str(prepared), 0).__getitems__(np.array([1, 2]))
-    assert rows["text"].tolist() == [b"row 1", b"row 2"]
+    assert rows["text"].tolist() == ["row 1", "row 2"]
     assert [list(values) for values in rows["ragged"]] == [[0], [0, 1]]
     with pytest.raises(DataError, match=r"'(text|ragged)' is a"):
         make("tiny_extra_of_source_test", "train", str(prepared))
@@ -246,3 +268,115 @@ def test_unknown_name_gives_the_nearest(prepared):
 def test_default_root_is_of_the_environment(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
     assert len(make("tiny_of_source_test", "test")) == 5
+
+
+@pytest.mark.parametrize("in_memory_bytes", [2**32, 0])
+def test_texts_come_back_as_strings_beside_numbers(tmp_path, in_memory_bytes, request):
+    builder = write(tmp_path, TinyText)
+    first = make(builder.name, "train", str(tmp_path), in_memory_bytes)
+    if in_memory_bytes:
+        request.getfixturevalue("no_decoding")
+    for source in (
+        first,
+        make(builder.name, "train", str(tmp_path), in_memory_bytes),
+        pickle.loads(pickle.dumps(first)),
+    ):
+        rows = source.__getitems__(np.array([5, 0, 0, *range(6)]))
+        assert rows["text"].tolist() == [TEXTS[5], TEXTS[0], TEXTS[0], *TEXTS]
+        assert all(type(text) is str for text in rows["text"])
+        assert rows["count"].tolist() == [5, 0, 0, *range(6)]
+        assert source.spec.example["text"].dtype == object
+        assert source.spec.example["text"].shape == ()
+        assert source.spec.meta == first.spec.meta
+    for file in tmp_path.glob(f"{builder.name}/1.0.0/{CACHE}/*/*.npy"):
+        np.load(file, allow_pickle=False)
+
+
+def test_a_text_that_is_not_utf8_is_named_by_its_row_or_left_out(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(TinyText, "bad", (1, 4))
+    name = write(tmp_path, TinyText).name
+    with pytest.raises(DataError, match=r"row 1 in .*: field 'text': byte 3 is not UTF-8"):
+        make(name, "train", str(tmp_path))
+    for in_memory_bytes in (2**32, 0):
+        source = make(name, "train", str(tmp_path), in_memory_bytes, on_error="skip")
+        assert source.__getitems__(np.arange(4))["text"].tolist() == [TEXTS[i] for i in (0, 2, 3, 5)]
+        assert source.__getitems__(np.array([3, 1]))["count"].tolist() == [5, 2]
+        assert len(source) == source.spec.size == 4
+        assert source.spec.meta["skipped"] == 2
+    assert caplog.text.count("2 of 6 rows are left out, the first: tiny_text_of_source_test") == 2
+
+
+def damaged(root, row):
+    """Write the data set anew and turn one bit of one row's record over."""
+    builder = write(root)
+    path = next(builder.data_path.glob("*-train.array_record-*"))
+    whole = path.read_bytes()
+    for place in range(100, 65536, 8):  # a file of this size has its records in the first block
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        if _unreadable(builder) == [row]:
+            return path
+    raise AssertionError("no byte belongs to that record alone")
+
+
+def _unreadable(builder):
+    rows, found = tfds.builder_from_directory(str(builder.data_dir)).as_data_source("train"), []
+    for row in range(ROWS):
+        try:
+            rows.__getitems__([row])
+        except RuntimeError:
+            found.append(row)
+    return found
+
+
+def test_a_corrupt_record_is_named_or_left_out_and_counted(tmp_path, request):
+    path = damaged(tmp_path, row=7)
+    message = r"'train': row 7 in .*train\.array_record-00000-of-00001 is corrupt: .*hash mismatch.*on_error='skip'"
+    with pytest.raises(DataError, match=message):
+        make("tiny_of_source_test", "train", str(tmp_path))
+    disk = make("tiny_of_source_test", "train", str(tmp_path), 0)
+    assert disk.__getitems__(np.array([6, 8]))["count"].tolist() == [36, 64]
+    with pytest.raises(DataError, match=message):
+        disk.__getitems__(np.array([6, 7, 8]))
+    with pytest.raises(DataError, match=r"'train\[5:\]': row 2 in"):
+        make("tiny_of_source_test", "train[5:]", str(tmp_path))
+    kept = np.delete(np.arange(ROWS), 7)
+    memory, skipping = (make("tiny_of_source_test", "train", str(tmp_path), n, "skip") for n in (2**32, 0))
+    for source in (memory, skipping, pickle.loads(pickle.dumps(skipping))):
+        assert_rows(source, expected(kept))
+        assert source.spec.meta["skipped"] == 1
+    assert skipping.spec.meta["fingerprint"] != disk.spec.meta["fingerprint"]
+    assert_rows(make("tiny_of_source_test", "train[5:]", str(tmp_path), 0, "skip"), expected(kept[5:]))
+    with pytest.raises(DataError, match=message):  # what was skipped before is not forgiven
+        make("tiny_of_source_test", "train", str(tmp_path))
+    request.getfixturevalue("no_decoding")
+    for in_memory_bytes in (2**32, 0):
+        assert len(make("tiny_of_source_test", "train", str(tmp_path), in_memory_bytes, "skip")) == ROWS - 1
+    path.unlink()
+    with pytest.raises(DataError, match=r"array_record-00000-of-00001 is missing"):
+        make("tiny_of_source_test", "train", str(tmp_path))
+
+
+@pytest.mark.parametrize(("size", "message"), [(1000, "at least 64KB"), (2**16, "field '.*' is missing")])
+@pytest.mark.parametrize("in_memory_bytes", [2**32, 0])
+def test_a_file_cut_short_is_corrupt_and_not_a_split_without_rows(tmp_path, size, message, in_memory_bytes):
+    path = next(write(tmp_path).data_path.glob("*-train.array_record-*"))
+    path.write_bytes(path.read_bytes()[:size])
+    for on_error in ("raise", "skip"):
+        with pytest.raises(DataError, match=f"row 0 in .* is corrupt: .*{message}"):
+            make("tiny_of_source_test", "train", str(tmp_path), in_memory_bytes, on_error).__getitems__(np.arange(3))
+
+
+def test_a_cache_written_before_manifests_named_their_arrays_is_still_read(tmp_path, request):
+    builder = write(tmp_path)
+    make(builder.name, "train", str(tmp_path))
+    (manifest,) = tmp_path.glob(f"{builder.name}/1.0.0/{CACHE}/*/manifest.json")
+    manifest.write_text('{"fingerprint": "rows:old"}')
+    request.getfixturevalue("no_decoding")
+    source = make(builder.name, "train", str(tmp_path))
+    assert_rows(source, expected(np.arange(ROWS)))
+    assert source.spec.meta["fingerprint"] == "rows:old"
+
+
+def test_an_unknown_way_to_treat_errors_is_refused(prepared):
+    with pytest.raises(ConfigError, match="on_error='ignore': expected 'raise' or 'skip'"):
+        make("tiny_of_source_test", "train", str(prepared), on_error="ignore")

@@ -7,8 +7,6 @@ Usage: ``python scripts/prepare_data.py fashion_mnist``.
 from __future__ import annotations
 
 import gzip
-import os
-import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
 from jaxlab.data import fetch as fetching
+from jaxlab.data import packages
 
 CLASSES = (
     "T-shirt/top",
@@ -87,9 +86,13 @@ def fetch(folder: Path) -> str:
     Raises:
       DataError: no place has them; says for each why not.
     """
-    routes = {"the folder fashion-mnist in $JAXLAB_DATA": _from_environment}
-    routes |= {f"the internet ({mirror})": _from_mirror(mirror) for mirror in MIRRORS}
-    routes |= {f"the Debian package {DEBIAN_PACKAGE}": _from_debian}
+    local = {f"fashion-mnist/{name}": sha256 for name, sha256 in SHA256.items()}
+    routes = {"the folder fashion-mnist in $JAXLAB_DATA": packages.local(local, decompress=True)}
+    for mirror in MIRRORS:
+        urls = {f"{mirror}/{name}": sha256 for name, sha256 in SHA256.items()}
+        routes[f"the internet ({mirror})"] = packages.internet(urls, decompress=True)
+    inside = {f"{DEBIAN_FOLDER}/{name}": sha256 for name, sha256 in SHA256.items()}
+    routes[f"the Debian package {DEBIAN_PACKAGE}"] = packages.debian(DEBIAN_PACKAGE, inside, decompress=True)
     return fetching.first_that_works("fashion_mnist", folder, routes)
 
 
@@ -110,30 +113,3 @@ def read_idx(path: Path) -> np.ndarray:
     if len(content) != offset + int(np.prod(shape)):
         raise DataError(f"{path}: its header says {shape}, but {len(content) - offset} bytes follow")
     return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)
-
-
-def _from_environment(folder: Path) -> None:
-    root = os.environ.get("JAXLAB_DATA")
-    if not root:
-        raise fetching.FetchError("the environment variable JAXLAB_DATA is not set")
-    for name, sha256 in SHA256.items():
-        path = Path(root) / "fashion-mnist" / name
-        if not path.is_file():
-            raise fetching.FetchError(f"{path} does not exist")
-        shutil.copyfile(path, folder / name)
-        fetching.verify(folder / name, sha256, decompress=True)
-
-
-def _from_mirror(mirror: str) -> fetching.Route:
-    def route(folder: Path) -> None:
-        for name, sha256 in SHA256.items():
-            fetching.verify(fetching.download(f"{mirror}/{name}", folder / name), sha256, decompress=True)
-
-    return route
-
-
-def _from_debian(folder: Path) -> None:
-    package = fetching.debian_package(DEBIAN_PACKAGE, folder)
-    fetching.unpack_deb(package, folder, DEBIAN_FOLDER)
-    for name, sha256 in SHA256.items():
-        fetching.verify((folder / DEBIAN_FOLDER / name).rename(folder / name), sha256, decompress=True)
