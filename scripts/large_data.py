@@ -31,7 +31,7 @@ import tensorflow_datasets as tfds
 from jaxlab.core.errors import DataError, JaxlabError
 from jaxlab.core.types import Source
 
-SHAPE = (64, 64, 3)
+SHAPE = (128, 128, 3)
 ROW_BYTES = int(np.prod(SHAPE))
 GENERATED_ROWS = 4096  # at once
 PART_ROWS = 2**29 // ROW_BYTES  # of a TFDS split: of one beyond 1 GB, TFDS's writer asks for TensorFlow
@@ -191,7 +191,7 @@ def main() -> int:
     parser.add_argument("--gb", type=float, default=5.0, help="size of the records; twice that is written")
     parser.add_argument("--data_dir", help="where to write, in a folder that is deleted again; default: the system's")
     parser.add_argument("--ceiling_mb", type=float, default=2000.0, help="memory of all processes together")
-    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2, help="Grain's worker processes")
     parser.add_argument("--read", choices=FORMATS, help="read what another call has written to --data_dir")
     options = parser.parse_args()

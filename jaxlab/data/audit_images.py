@@ -24,7 +24,10 @@ MARGIN = 0.05
 SIMILAR = 0.99  # correlation from which two images are near duplicates
 SMALLEST = 8  # height and width of the smallest image
 _SMALL = 16
-_MOST = 2_000_000  # pairs that share near hashes and are looked at
+_PARTNERS = (
+    100  # images of one hash that an image is compared with: those that nearly all look alike mustn't take hours
+)
+_MOST = 50_000_000  # pairs with near hashes that are compared, of two splits
 _CHUNK = 2**14
 
 
@@ -68,7 +71,7 @@ def near_pairs(left: Fingerprint, right: Fingerprint) -> np.ndarray:
     near = hamming_pairs(left_hash, right_hash)
     # from pairs of hashes to pairs of images: first the left image of each, then the right
     for i, k in equal_pairs(left_of, near[:, 0]):
-        for m, j in equal_pairs(near[k, 1], right_of):
+        for m, j in equal_pairs(near[k, 1], right_of, most=_PARTNERS):
             seen += len(m)
             found.append(_correlated(left.small, right.small, i[m], j))
             if seen > _MOST:

@@ -69,21 +69,19 @@ def _near(left: Survey, right: Survey, field: str) -> np.ndarray:
 
 def _confirm(candidates: Overlap, kind: str, sources: Mapping[str, Source]) -> np.ndarray:
     """Return the similarity [P] of candidate pairs: Jaccard of texts, correlation of images' pixels."""
-    assert candidates.field is not None
     similarity = np.ones(len(candidates.pairs))
     for start in range(0, len(candidates.pairs), BLOCK):
         pairs = candidates.pairs[start : start + BLOCK]
-        sides = (_values(sources[name], pairs[:, side], candidates.field)
-                 for side, name in enumerate((candidates.left, candidates.right)))  # fmt: skip
+        sides = []
+        for side, split in enumerate((candidates.left, candidates.right)):
+            rows, place = np.unique(pairs[:, side], return_inverse=True)
+            values = read_field(sources[split], rows, str(candidates.field))
+            if kind == "text":
+                values = audit_text.window_sets(["" if value is None else str(value) for value in values])
+            sides.append([values[i] for i in place])
         compare = audit_text.jaccard if kind == "text" else _image_similarity
-        for place, (one, other) in enumerate(zip(*sides, strict=True), start):
-            similarity[place] = compare(one, other)
+        similarity[start : start + BLOCK] = [compare(one, other) for one, other in zip(*sides, strict=True)]
     return similarity
-
-
-def _values(source: Source, rows: np.ndarray, field: str) -> np.ndarray:
-    unique, place = np.unique(rows, return_inverse=True)
-    return read_field(source, unique, field)[place]
 
 
 def _image_similarity(one: np.ndarray, other: np.ndarray) -> float:

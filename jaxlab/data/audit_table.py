@@ -91,8 +91,8 @@ def leaks(columns: Mapping[str, np.ndarray], target: np.ndarray, *, classes: boo
         frequent = np.bincount(target) >= 2 * _FOLDS
         rows = _first_of_each(rows[frequent[target[rows]]], target)
     rows = rows[:LEAK_ROWS]
-    kinds = len(np.unique(target[rows]))
-    if len(rows) < max(_FEWEST, _FOLDS * kinds) or kinds < 2:
+    different = len(np.unique(target[rows]))
+    if different < 2 or len(rows) < max(_FEWEST, _FOLDS * different if classes else 0):
         return {}
     answer = target[rows] if classes else rankdata(target[rows]) / len(rows)
     scores = {name: _score(values[rows], answer, classes=classes) for name, values in columns.items()}

@@ -4,7 +4,7 @@ A text is the set of its windows of `SHINGLE` characters, case and runs of white
 of two sets is the share of hash functions under which their minima agree; texts whose minima agree in a whole band of
 `BAND` functions become candidates, and candidates are compared by their sets. A pair at similarity s is found with
 probability ``1 - (1 - s**BAND)**(FUNCTIONS / BAND)``: 0.99 at 0.8. Knows no source.
-Usage: ``near_pairs(signatures(train_texts), signatures(test_texts))``, then `jaccard` of the pairs.
+Usage: ``near_pairs(signatures(train_texts), signatures(test_texts))``, then `jaccard` of the pairs' `window_sets`.
 
 Shape letters: N texts, F hash functions, S windows of all texts, P pairs.
 """
@@ -64,10 +64,14 @@ def near_pairs(left_NF: np.ndarray, right_MF: np.ndarray) -> np.ndarray:
     return unique_pairs(found)
 
 
-def jaccard(one: str, other: str) -> float:
+def window_sets(texts: Sequence[str]) -> list[set[int]]:
+    """Return each text as the set of its windows."""
+    return [set(_windows([normalise(text)])[0].tolist()) for text in texts]
+
+
+def jaccard(one: set[int], other: set[int]) -> float:
     """Return the share of the windows of two texts that they have in common."""
-    first, second = (set(_windows([normalise(text)])[0].tolist()) for text in (one, other))
-    return len(first & second) / len(first | second)
+    return len(one & other) / len(one | other)
 
 
 def _windows(normal: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -30,10 +30,11 @@ class Fit(NamedTuple):
 class Transformed:
     """A source as transforms leave it: what a later transform learns from."""
 
-    def __init__(self, source: Source, transforms: Sequence[Transform]) -> None:
-        """Serve the rows of `source` through `transforms`."""
+    def __init__(self, source: Source, transforms: Sequence[Transform], meta: Mapping[str, Any]) -> None:
+        """Serve the rows of `source` through `transforms`, which add the facts `meta`."""
         self._source, self._transforms = source, tuple(transforms)
-        self._spec = transformed_spec(source, self._transforms)
+        spec = transformed_spec(source, self._transforms)
+        self._spec = spec._replace(meta={**spec.meta, **meta})
 
     @property
     def spec(self) -> DataSpec:
@@ -74,7 +75,7 @@ def fit_all(parts: Sequence[Transform | Fittable], source: Source, learnt: Seque
             transforms.append(part)
             found.append(None)
             continue
-        knowledge = learnt[place] if learnt is not None else part.fit(Transformed(source, transforms))
+        knowledge = learnt[place] if learnt is not None else part.fit(Transformed(source, transforms, meta))
         if knowledge is None:
             raise ConfigError(f"config.data.transforms[{place}] has learnt nothing")
         transforms.append(part.bind(knowledge))

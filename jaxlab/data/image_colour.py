@@ -131,9 +131,10 @@ def turn_hue(byte_BHWC: np.ndarray, turn_B: np.ndarray) -> np.ndarray:
         (green - blue) / spread,
         np.where(high == green, 2 + (blue - red) / spread, 4 + (red - green) / spread),
     )
-    place_BHWC = (np.float32([5, 3, 1]) + (sixth + 6 * turn_B[:, None, None])[..., None]) % 6
-    part_BHWC = np.clip(np.minimum(place_BHWC, 4 - place_BHWC), 0, 1)
-    return np.round(high[..., None] - (high - low)[..., None] * part_BHWC).astype(np.uint8)
+    places = [n + sixth + 6 * turn_B.astype(np.float32)[:, None, None] for n in (5, 3, 1)]
+    places = [place - 6 * np.floor(place / 6) for place in places]
+    parts = [high - (high - low) * np.clip(np.minimum(place, 4 - place), 0, 1) for place in places]
+    return np.round(np.stack(parts, axis=3)).astype(np.uint8)
 
 
 def posterise(byte_BHWC: np.ndarray, bits_B: np.ndarray) -> np.ndarray:
@@ -149,23 +150,33 @@ def solarise(byte_BHWC: np.ndarray, threshold_B: np.ndarray) -> np.ndarray:
 
 def autocontrast(byte_BHWC: np.ndarray) -> np.ndarray:
     """Return the images with each channel stretched to 0 … 255."""
-    low, high = (bound(byte_BHWC, axis=(1, 2), keepdims=True).astype(np.float32) for bound in (np.min, np.max))
-    stretched = (byte_BHWC - low) * (255 / np.where(high > low, high - low, 1))
-    return np.where(high > low, np.round(stretched).astype(np.uint8), byte_BHWC)
+    low_BC1, high_BC1 = (bound(bound(byte_BHWC, 1), 1)[..., None].astype(np.float32) for bound in (np.min, np.max))
+    level_V = np.arange(256, dtype=np.float32)
+    stretched_BCV = np.clip((level_V - low_BC1) * (255 / np.where(high_BC1 > low_BC1, high_BC1 - low_BC1, 1)), 0, 255)
+    return _look_up(np.where(high_BC1 > low_BC1, stretched_BCV, level_V), _entries(byte_BHWC))
 
 
 def equalise(byte_BHWC: np.ndarray) -> np.ndarray:
     """Return the images with each channel's values spread so that all are about equally frequent."""
     batch, height, width, channels = byte_BHWC.shape
-    histogram = np.arange(batch * channels).reshape(batch, 1, 1, channels) * 256
-    place_BHWC = histogram + byte_BHWC
-    count_BCV = np.bincount(place_BHWC.ravel(), minlength=histogram.size * 256).reshape(batch, channels, 256)
-    brightest_BC1 = byte_BHWC.max(axis=(1, 2))[..., None].astype(np.int64)
+    place_BHWC = _entries(byte_BHWC)
+    count_BCV = np.bincount(place_BHWC.ravel(), minlength=batch * channels * 256).reshape(batch, channels, 256)
+    brightest_BC1 = byte_BHWC.max(axis=1).max(axis=1)[..., None].astype(np.int64)
     step_BC1 = (height * width - np.take_along_axis(count_BCV, brightest_BC1, axis=2)) // 255
     before_BCV = count_BCV.cumsum(axis=2) - count_BCV
     table_BCV = np.minimum((step_BC1 // 2 + before_BCV) // np.maximum(step_BC1, 1), 255)
-    table_BCV = np.where(step_BC1 > 0, table_BCV, np.arange(256)).astype(np.uint8)
-    return table_BCV.ravel()[place_BHWC]
+    return _look_up(np.where(step_BC1 > 0, table_BCV, np.arange(256)), place_BHWC)
+
+
+def _entries(byte_BHWC: np.ndarray) -> np.ndarray:
+    """Return for each value its place in a table [B, C, V]."""
+    batch, _, width, channels = byte_BHWC.shape
+    first = 256 * np.arange(batch * channels).reshape(batch, 1, channels)
+    return (np.tile(first, (1, 1, width)) + byte_BHWC.reshape(batch, -1, width * channels)).reshape(byte_BHWC.shape)
+
+
+def _look_up(table_BCV: np.ndarray, place_BHWC: np.ndarray) -> np.ndarray:
+    return np.round(table_BCV).astype(np.uint8).ravel().take(place_BHWC)
 
 
 def _grey(byte_BHWC: np.ndarray) -> np.ndarray:

@@ -97,24 +97,19 @@ def resample(image_BHWC: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray
     Beyond the outermost pixels' centres their values go on. Whole-numbered dtypes are rounded.
     """
     height, width = image_BHWC.shape[1:3]
-    rows, columns = np.broadcast_shapes(y.shape, x.shape)[1:]
     top, down = _neighbours(y, height)
     left, right = _neighbours(x, width)
-    image_BPC = image_BHWC.reshape(len(image_BHWC), height * width, -1)
-    batch_B1 = np.arange(len(image_BHWC))[:, None]
+    pixels = image_BHWC.reshape(len(image_BHWC) * height * width, -1)
+    first = np.arange(len(image_BHWC))[:, None, None] * (height * width) + top * width + left
+    next_row, next_column = np.where(top < height - 1, width, 0), np.where(left < width - 1, 1, 0)
 
-    def at(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return image_BPC[batch_B1, (y * width + x).reshape(-1, rows * columns)].reshape(
-            -1, rows, columns, image_BHWC.shape[3]
-        )
+    def blend(one: np.ndarray, other: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return one + (other - one.astype(np.float32)) * weight[..., None]
 
-    def between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return first + (second - first.astype(np.float32)) * weight[..., None]
-
-    below_top, below_left = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
-    upper = between(at(top, left), at(top, below_left), right)
-    lower = between(at(below_top, left), at(below_top, below_left), right)
-    found = between(upper, lower, down)
+    upper = blend(pixels.take(first, axis=0), pixels.take(first + next_column, axis=0), right)
+    first += next_row
+    lower = blend(pixels.take(first, axis=0), pixels.take(first + next_column, axis=0), right)
+    found = blend(upper, lower, down)
     return (np.round(found) if image_BHWC.dtype.kind in "iu" else found).astype(image_BHWC.dtype)
 
 

@@ -64,7 +64,9 @@ def random_flip(field: str = "image", probability: float = 0.5) -> Transform:
 
     def flip(image_BHWC: np.ndarray, randomness: Randomness) -> np.ndarray:
         chosen_B = randomness.uniform(0.0, 1.0) < probability
-        return np.where(chosen_B[:, None, None, None], image_BHWC[:, :, ::-1], image_BHWC)
+        flipped_BHWC = image_BHWC.copy()
+        flipped_BHWC[chosen_B] = image_BHWC[chosen_B].take(np.arange(image_BHWC.shape[2])[::-1], axis=2)
+        return flipped_BHWC
 
     return OnField(field, flip)
 
@@ -84,14 +86,17 @@ def random_shift(field: str = "image", pixels: int = 2, fill: float | tuple[floa
         raise ConfigError(f"random_shift: pixels={pixels}: expected 0 or more")
 
     def shift(image_BHWC: np.ndarray, randomness: Randomness) -> np.ndarray:
-        batch, height, width, _ = image_BHWC.shape
+        batch, height, width, channels = image_BHWC.shape
         down_B, right_B = (randomness.integers(0, 2 * pixels + 1) for _ in range(2))
-        padded = np.empty((batch, height + 2 * pixels, width + 2 * pixels, image_BHWC.shape[3]), image_BHWC.dtype)
-        padded[:] = image_BHWC[:, :1, :1] if fill is None else as_pixel("random_shift: fill", fill, image_BHWC)
-        padded[:, pixels : pixels + height, pixels : pixels + width] = image_BHWC
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-        moved_BCHW = windows[np.arange(batch), down_B, right_B]
-        return np.moveaxis(moved_BCHW, 1, 3)
+        pixel = image_BHWC[:, 0, 0] if fill is None else as_pixel("random_shift: fill", fill, image_BHWC)[None]
+        pixel = np.broadcast_to(pixel, (batch, channels))
+        # lines of pixels laid end to end, since NumPy copies long rows many times faster than rows of three values
+        lines = np.tile(pixel, (1, width + 2 * pixels))[:, None].repeat(height + 2 * pixels, axis=1)
+        lines[:, pixels : pixels + height, pixels * channels : (pixels + width) * channels] = image_BHWC.reshape(
+            batch, height, -1
+        )
+        windows = np.lib.stride_tricks.sliding_window_view(lines, (height, width * channels), axis=(1, 2))
+        return windows[np.arange(batch), down_B, right_B * channels].reshape(image_BHWC.shape)
 
     return OnField(field, shift)
 
@@ -145,7 +150,8 @@ def random_erase(
         draw = (
             randomness.uniform(0.0, 1.0, image_BHWC.shape[1:]) if value == "noise" else draw_B6[:, 5, None, None, None]
         )
-        low, high = (bound(image_BHWC, axis=(1, 2, 3), keepdims=True) for bound in (np.min, np.max))
+        flat_B11P = image_BHWC.reshape(len(image_BHWC), 1, 1, -1)
+        low, high = (bound(flat_B11P, axis=3, keepdims=True) for bound in (np.min, np.max))
         new = (
             low + draw * (high.astype(np.float32) - low)
             if isinstance(value, str)

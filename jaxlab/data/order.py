@@ -1,7 +1,7 @@
 """Which examples stand in the batch of a step: arithmetic on (seed, step), the same for any number of hosts.
 
 Training walks through one permutation an epoch, end to end, so that batches may cross epochs and every example is
-seen once an epoch. With row weights an epoch is as many draws as there are rows, each row drawn in proportion to its weight.
+seen once an epoch. With row weights an epoch has as many draws as rows, each row drawn in proportion to its weight.
 Evaluation walks through the source in its own order and pads the last batch.
 """
 
@@ -13,6 +13,7 @@ import functools
 import numpy as np
 
 from jaxlab.core import rng
+from jaxlab.data.sampling import weighted_order
 
 
 @functools.lru_cache(maxsize=4)
@@ -32,16 +33,8 @@ class Weights:
 
 @functools.lru_cache(maxsize=4)
 def weighted_draws(weights: Weights, seed: int, epoch: int) -> np.ndarray:
-    """Return the draws [N] of one epoch in random order: row i appears N * weight / sum times, rounded up or down.
-
-    Rounding is by systematic resampling (Kitagawa 1996, appendix), whose counts vary less than independent draws'.
-    """
-    generator = rng.host(seed, "order", epoch)
-    count = len(weights.rows)
-    ends = np.cumsum(weights.rows, dtype=np.float64)
-    points = (np.arange(count) + generator.uniform()) * (ends[-1] / count)
-    drawn = np.minimum(np.searchsorted(ends, points, side="right"), count - 1)
-    return generator.permutation(drawn).astype(np.int32)
+    """Return the draws [N] of one epoch; the last few are kept."""
+    return weighted_order(weights.rows, seed, epoch)
 
 
 def train_indices(

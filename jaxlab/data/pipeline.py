@@ -127,7 +127,7 @@ def chunk_steps(bytes_per_batch: int) -> int:
 def feed(
     batches: Batches, *, first: int, last: int, chunk: int, put: Callable[[HostBatch], T], workers: int = 0
 ) -> Iterator[tuple[int, T]]:
-    """Yield ``(step, chunk)`` for chunks of `chunk` batches (1 where their lengths differ) aligned to multiples of it, fetched ahead by a thread
+    """Yield ``(step, chunk)`` for chunks of `chunk` batches aligned to multiples of it, fetched ahead by a thread
     unless that is too cheap to be worth one.
 
     Args:

@@ -36,10 +36,9 @@ from jaxlab.core.types import (
 from jaxlab.data.fitting import Learnt, check_numeric, fit_all
 from jaxlab.data.order import Weights
 from jaxlab.data.pipeline import Batches, transformed_spec
+from jaxlab.run.sources import SPLITS, check_sources, open_sources
 from jaxlab.train.parallel import Strategy, make_strategy
 from jaxlab.train.step import init_state, make_eval_step, make_train_step
-
-SPLITS = ("train", "valid", "test")
 
 
 class Experiment(NamedTuple):
@@ -115,12 +114,8 @@ def assemble(
       DataError: data that is not there.
     """
     check_values(config)
-    sources = {
-        split: build(config.data[split], path=f"config.data.{split}") for split in splits if split in config.data
-    }
-    if "train" in sources and config.train.batch_size > len(sources["train"]):
-        size = len(sources["train"])
-        raise ConfigError(f"config.train.batch_size={config.train.batch_size}: config.data.train has {size} examples")
+    sources = open_sources(config, splits)
+    check_sources(sources, config)
     first = next(iter(sources.values()))
     facts = {"data": first.spec}
     fit = fit_all(build(config.data.transforms, path="config.data.transforms", **facts), first, learnt)
@@ -192,8 +187,6 @@ def strategy_of(config: ConfigDict, batch_size: int | None = None) -> Strategy:
 
 def check_values(config: ConfigDict) -> None:
     """Raise ConfigError for a value that no run can use, before any device work."""
-    if "train" not in config.data:
-        raise ConfigError(f"config.data.train is missing{did_you_mean('train', config.data)}")
     for name in (
         "steps",
         "batch_size",

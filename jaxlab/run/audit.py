@@ -63,10 +63,13 @@ def audit(
 
     Raises:
       ConfigError, DataError: data that cannot be had.
-      UsageError: a flag that names no field of the data, or a number of rows below 2.
+      UsageError: a flag that names no field of the data, a number of rows below 2, or a file as output.
     """
     if max_rows < 2:
         raise UsageError(f"--max_rows={max_rows}: expected 2 or more")
+    folder = Path(output).expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output={output} is a file; expected a folder")
     check_values(config)
     splits = [split for split in SPLITS if split in config.data]
     sources: dict[str, Source] = {s: build(config.data[s], path=f"config.data.{s}") for s in splits}
@@ -84,7 +87,6 @@ def audit(
     verdict = judge(surveys, shared, target)
     verdict = verdict._replace(findings=(*verdict.findings, *_notes(surveys, target)))
     report = _report(surveys, shared, verdict, target)
-    folder = Path(output).expanduser().resolve()
     record.write_json(folder / "audit.json", report)
     record.write_json(folder / "filter.json", _filter(verdict.drops, sources))
     record.write_atomically(folder / "audit.html", page(report, surveys, shared, sources))

@@ -17,6 +17,7 @@ from jaxlab.core.types import Source
 PACKAGES = ("jaxlab", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "ml-collections", "numpy",
             "tensorflow-datasets", "scikit-learn", "pandas", "pyarrow")  # fmt: skip
 _LONGEST_DIFF = 200_000
+_MOST_FACTS = 1000  # of one kind, such as class names
 
 
 def describe(sources: Mapping[str, Source]) -> dict[str, Any]:
@@ -91,4 +92,10 @@ def _git(*arguments: str) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool) or value is None else list(map(str, value))
+    if isinstance(value, Mapping):
+        return {name: _plain(child) for name, child in value.items()}
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    items = [str(item) for item in value]
+    more = len(items) - _MOST_FACTS
+    return items if more <= 0 else [*items[:_MOST_FACTS], f"and {more} more"]

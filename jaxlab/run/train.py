@@ -25,6 +25,7 @@ from jaxlab.run.assemble import Experiment, assemble, make_hooks, make_sinks, st
 from jaxlab.run.journal import Journal
 from jaxlab.run.restore import restore_or_init
 from jaxlab.run.result import Run
+from jaxlab.run.sources import log_sampling, write_splits
 from jaxlab.train import loop
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.evaluate import evaluate, summarise
@@ -57,6 +58,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
     strategy = strategy_of(config)
     record.open_run(folder, config, origin or {})
     record.write_learnt(folder, experiment.learnt)
+    write_splits(folder, experiment.sources)
     train = config.train
     with Checkpoints(
         folder / record.CHECKPOINTS, keep=train.keep, best=train.best, mode=train.best_mode
@@ -65,6 +67,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
         record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
         journal = Journal(folder, step, make_sinks(config, folder, step))
         with contextlib.closing(journal), _stop_requests() as stopping:
+            log_sampling(experiment.sources, experiment.weights and experiment.weights.rows)
             _log.info("%s at step %d of %d", "resuming" if step else "starting", step, train.steps)
             plan = make_plan(experiment, shapes[1], strategy, journal, checkpoints, stopping)
             hooks = [*_evaluation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]

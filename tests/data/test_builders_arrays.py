@@ -3,8 +3,6 @@
 import gzip
 import io
 import json
-import lzma
-import pickle
 import shutil
 import tarfile
 
@@ -14,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
 from jaxlab.data import builders
-from jaxlab.data.builders import cifar10, elecdemand, emoji32, etth1, ml100k, mnist5k, protein, shuttle, skab
+from jaxlab.data.builders import cifar10, emoji32, ml100k, mnist5k, protein, shuttle
 from jaxlab.data.prepare import find_builder, prepare
 
 GENERATOR = np.random.default_rng(0)
@@ -206,88 +204,6 @@ def test_shuttle_puts_equal_rows_into_one_split(carrier, monkeypatch):
     for rows in splits.values():
         np.testing.assert_array_equal(rows["label"], rows["features"][:, 0] % 14 == 0)
         np.testing.assert_array_equal(rows["features"][:, 1], -2)
-
-
-def make_recording(name, size):
-    start = np.datetime64("2020-03-09T10:14:33") + 1000 * skab.RECORDINGS.index(name)
-    header = ["datetime", *skab.SERIES, *([] if name == skab.NORMAL else ["anomaly", "changepoint"])]
-    marks = [] if name == skab.NORMAL else ["1.0", "0.0"]
-    lines = [[str(start + i).replace("T", " "), *[f"{i}.{j}" for j in range(8)], *marks] for i in range(size)]
-    return "\n".join(";".join(line) for line in [header, *lines]).encode() + b"\n"
-
-
-def test_skab_splits_by_recording_in_the_order_of_time(carrier, monkeypatch):
-    files = {f"data/{name}": make_recording(name, 3 + i % 4) for i, name in enumerate(skab.RECORDINGS)}
-    pack(carrier / skab.ARCHIVE, {"LICENSE": b"", **files})
-    splits = prepared(skab, carrier, monkeypatch)
-    recordings = [set(rows["recording"].tolist()) for rows in splits.values()]
-    assert [len(found) for found in recordings] == [22, 7, 6]
-    assert set.union(*recordings) == set(range(35))
-    start = np.datetime64("2020-03-09T10:14:33").astype(int)
-    for rows in splits.values():
-        np.testing.assert_array_equal(rows["label"], rows["recording"] != skab.RECORDINGS.index(skab.NORMAL))
-        np.testing.assert_array_equal(rows["time"], start + 1000 * rows["recording"] + rows["step"])
-        np.testing.assert_allclose(rows["series"], rows["step"][:, None] + np.arange(8) / 10, rtol=1e-6)
-        assert (np.diff(rows["recording"]) >= 0).all()
-
-
-def test_skab_wants_its_columns_and_all_recordings(carrier, monkeypatch):
-    with pytest.raises(DataError, match=r"other/1\.csv has the columns"):
-        skab.read_recording(make_recording(skab.NORMAL, 2), "other/1.csv")
-    pack(carrier / skab.ARCHIVE, {f"data/{skab.NORMAL}": make_recording(skab.NORMAL, 2)})
-    with pytest.raises(DataError, match=r"lacks other/1\.csv"):
-        prepared(skab, carrier, monkeypatch)
-
-
-def test_elecdemand_reads_a_pickle_without_running_it(carrier, monkeypatch):
-    import pandas
-
-    columns = {"rownames": np.arange(1, 101), "Demand": GENERATOR.normal(size=100), "WorkDay": np.arange(100) % 2}
-    table = pandas.DataFrame({**columns, "Temperature": GENERATOR.normal(size=100)})
-    (carrier / elecdemand.FILE).write_bytes(lzma.compress(pickle.dumps(table._consolidate(), protocol=5)))
-    splits = prepared(elecdemand, carrier, monkeypatch)
-    assert [len(rows["time"]) for rows in splits.values()] == [60, 20, 20]
-    every = {field: np.concatenate([rows[field] for rows in splits.values()]) for field in splits["train"]}
-    np.testing.assert_allclose(every["series"][:, 0], table["Demand"], rtol=1e-6)
-    np.testing.assert_allclose(every["temperature"], table["Temperature"], rtol=1e-6)
-    np.testing.assert_array_equal(every["workday"], table["WorkDay"])
-    start = np.datetime64("2014-01-01T00:00:00").astype(int)
-    np.testing.assert_array_equal(every["time"], start + 1800 * np.arange(100))
-
-
-class Trap:
-    """Unpickling this fails the test."""
-
-    def __reduce__(self):
-        return pytest.fail, ("it was unpickled",)
-
-
-def test_elecdemand_refuses_other_pickles(tmp_path):
-    path = tmp_path / elecdemand.FILE
-    blocks = [np.zeros(10).tobytes(), np.zeros(20).tobytes()]
-    for content in (pickle.dumps(blocks), pickle.dumps(Trap()), b"\xff", b""):
-        path.write_bytes(lzma.compress(content))
-        with pytest.raises(DataError, match=elecdemand.FILE):
-            elecdemand.read_frame(path)
-    path.write_bytes(b"not compressed")
-    with pytest.raises(DataError, match=elecdemand.FILE):
-        elecdemand.read_frame(path)
-
-
-@pytest.mark.parametrize("compressed", [False, True])
-def test_etth1_is_split_by_time_and_its_end_left_out(carrier, monkeypatch, compressed):
-    monkeypatch.setattr(etth1, "MONTH", 6)
-    start = np.datetime64("2016-07-01T00:00:00")
-    times = [str(start + np.timedelta64(i, "h")).replace("T", " ") for i in range(130)]
-    lines = [f"{time},{i},1,2,3,4,5,-6.5" for i, time in enumerate(times)]
-    content = "\n".join([",".join(["date", *etth1.SERIES]), *lines]).encode() + b"\n"
-    name, content = ("ETTh1.csv.gz", gzip.compress(content)) if compressed else ("ETTh1.csv", content)
-    (carrier / name).write_bytes(content)
-    splits = prepared(etth1, carrier, monkeypatch)
-    assert [len(rows["time"]) for rows in splits.values()] == [72, 24, 24]
-    every = {field: np.concatenate([rows[field] for rows in splits.values()]) for field in splits["train"]}
-    np.testing.assert_array_equal(every["time"], start.astype(int) + 3600 * np.arange(120))
-    np.testing.assert_array_equal(every["series"], [[i, 1, 2, 3, 4, 5, -6.5] for i in range(120)])
 
 
 @pytest.mark.slow

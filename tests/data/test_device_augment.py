@@ -12,7 +12,7 @@ from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import DataSpec
 from jaxlab.data import device_augment
 
-B, H, W, C = 64, 13, 10, 5
+B, H, W, C = 1000, 13, 10, 5
 META = {"classes": tuple("abcde")}
 DATA = DataSpec(
     {"image": jax.ShapeDtypeStruct((H, W, 1), np.float32), "label": jax.ShapeDtypeStruct((), np.int32)}, B, META
@@ -21,13 +21,13 @@ FACTORIES = {"mixup": device_augment.mixup, "cutmix": device_augment.cutmix}
 each = pytest.mark.parametrize("name", FACTORIES)
 
 
-def make_batch(padded=(), rows=B):
+def make_batch(padded=()):
     """Return a batch in which every pixel of an image is its row's number."""
-    mask = np.ones(rows, np.float32)
+    mask = np.ones(B, np.float32)
     mask[list(padded)] = 0
-    label = np.arange(rows, dtype=np.int32) % C
-    image = np.broadcast_to(np.arange(rows, dtype=np.float32)[:, None, None, None], (rows, H, W, 1)).copy()
-    return {"image": image, "label": label, "mask": mask, "id": np.arange(rows, dtype=np.int32)}
+    label = np.arange(B, dtype=np.int32) % C
+    image = np.broadcast_to(np.arange(B, dtype=np.float32)[:, None, None, None], (B, H, W, 1)).copy()
+    return {"image": image, "label": label, "mask": mask, "id": np.arange(B, dtype=np.int32)}
 
 
 @functools.cache
@@ -47,28 +47,28 @@ def one_hot(label):
 @each
 def test_a_row_s_label_holds_its_own_class_and_its_partners_in_the_shares_of_the_pixels(name):
     batch = make_batch()
-    found = apply(name, batch, alpha=1.0)
+    found = apply(name, batch)
     share_B = np.abs(found["image"] - batch["image"]).mean((1, 2, 3)) / np.where(np.arange(B), 1, B - 1)
     partner_B = np.roll(batch["label"], 1)
     expected = (1 - share_B)[:, None] * one_hot(batch["label"]) + share_B[:, None] * one_hot(partner_B)
-    np.testing.assert_allclose(found["label_probs"], expected, atol=1e-5)
+    np.testing.assert_allclose(found["label_probs"], expected, atol=2e-4)  # the shares are read off numbers up to 999
     np.testing.assert_allclose(found["label_probs"].sum(-1), 1, atol=1e-6)
     assert found["label_probs"].dtype == np.float32
-    assert len(np.unique(share_B)) > B / 3  # each row has its own share
+    assert len(np.unique(share_B)) > 50  # each row has its own share
     for field in ("label", "mask", "id"):
         assert np.array_equal(found[field], batch[field])
 
 
-@pytest.mark.parametrize("alpha", [0.2, 1.0, 40.0])  # below that, float32 cannot tell many shares from 1
+@pytest.mark.parametrize("alpha", [0.2, 40.0])  # below that, float32 cannot tell many shares from 1
 def test_the_shares_of_mixup_follow_the_beta_distribution(alpha):
-    batch = make_batch(rows=2000)
-    share_B = apply("mixup", batch, alpha=alpha)["label_probs"][np.arange(2000), batch["label"]]
+    batch = make_batch()
+    share_B = apply("mixup", batch, alpha=alpha)["label_probs"][np.arange(B), batch["label"]]
     assert ((share_B >= 0) & (share_B <= 1)).all()
     assert stats.kstest(share_B, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
 def test_cutmix_pastes_one_rectangle_of_the_image_s_proportions_unless_an_edge_cuts_it():
-    batch = make_batch(rows=2000)
+    batch = make_batch()
     found = apply("cutmix", batch)
     pasted = (found["image"] != batch["image"])[..., 0]
     rows, columns = pasted.any(2), pasted.any(1)
@@ -77,7 +77,7 @@ def test_cutmix_pastes_one_rectangle_of_the_image_s_proportions_unless_an_edge_c
         edges = np.abs(np.diff(np.pad(side, ((0, 0), (1, 1))).astype(int), axis=1)).sum(1)
         assert set(edges) == {0, 2}  # an interval or nothing
     inside = ~(rows[:, 0] | rows[:, -1] | columns[:, 0] | columns[:, -1]) & pasted.any((1, 2))
-    assert inside.sum() > 200
+    assert inside.sum() > 100
     assert (np.abs(rows.sum(1) / H - columns.sum(1) / W)[inside] < 1 / W).all()
     assert (pasted.mean(0) > 0.1).all()  # every place may be pasted
 
@@ -108,7 +108,7 @@ def test_it_is_a_function_of_batch_and_key(name):
 
 @each
 def test_probability_decides_how_many_rows_are_mixed(name):
-    batch = make_batch(rows=2000)
+    batch = make_batch()
     never = apply(name, batch, probability=0.0)
     assert np.array_equal(never["image"], batch["image"])
     assert np.array_equal(never["label_probs"], one_hot(batch["label"]))
@@ -118,11 +118,11 @@ def test_probability_decides_how_many_rows_are_mixed(name):
 
 def test_one_after_the_other_mixes_the_mixed_labels():
     batch = make_batch()
-    first = apply("mixup", batch, alpha=1.0)
+    first = apply("mixup", batch)
     both = apply("cutmix", first, seed=1)
     pasted_B = (both["image"] != first["image"]).mean((1, 2, 3))[:, None]
     expected = (1 - pasted_B) * first["label_probs"] + pasted_B * np.roll(first["label_probs"], 1, axis=0)
-    np.testing.assert_allclose(both["label_probs"], expected, atol=1e-6)
+    np.testing.assert_allclose(both["label_probs"], expected, atol=2e-4)
 
 
 def test_rows_of_any_shape_and_bfloat16_can_be_mixed_up():

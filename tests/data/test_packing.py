@@ -126,7 +126,7 @@ def each_alone(rows):
             chosen_T = rows["segments"][row] == segment
             padding = np.zeros(LENGTH - chosen_T.sum(), np.int32)
             one = {name: np.r_[value[row, chosen_T], padding] for name, value in rows.items()}
-            alone.append({**one, "segments": np.minimum(one["segments"], 1)})
+            alone.append({**one, "segments": np.minimum(one["segments"], 1), "positions": np.arange(LENGTH)})
     return {name: np.stack([one[name] for one in alone]) for name in rows}
 
 

@@ -27,7 +27,7 @@ SHARES = {"train": (0.0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1.0)}
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Writes a row a half-hour: demand (GW) as `series`, `workday` (1 or 0), `temperature` (°C) and `time`."""
+    """Writes a row a half-hour: `demand` (GW), `workday` (1 or 0), `temperature` (°C) and `time`."""
 
     name = "elecdemand"
     VERSION = tfds.core.Version("1.0.0")
@@ -35,7 +35,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
-            "series": tfds.features.Tensor(shape=(1,), dtype=np.float32),
+            "demand": tfds.features.Scalar(np.float32),
             "workday": tfds.features.Scalar(np.float32),
             "temperature": tfds.features.Scalar(np.float32),
             "time": tfds.features.Scalar(np.int64),
@@ -61,7 +61,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for i in rows:
             demand, temperature, workday = table_NC[i]
             time = (FIRST + i * STEP).astype(np.int64)
-            yield i, {"series": [demand], "workday": workday, "temperature": temperature, "time": int(time)}
+            yield i, {"demand": demand, "workday": workday, "temperature": temperature, "time": int(time)}
 
 
 def read_frame(path: Path) -> np.ndarray:

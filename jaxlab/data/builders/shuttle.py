@@ -1,14 +1,13 @@
 """Shuttle (Statlog): 49,097 rows of 9 numbers from a space shuttle's radiators, 7.15 % of them anomalies.
 
 Splits are by a hash of the row's text, about 60/20/20, so equal rows could not be in two; rows keep the file's order.
-Sizes: train 29,284 rows (2,069 anomalies), valid 9,926 (718), test 9,887 (724).
+Sizes: train 29,399 rows (2,133 anomalies), valid 9,917 (699), test 9,781 (679).
 Usage: ``python scripts/prepare_data.py shuttle``.
 """
 
 from __future__ import annotations
 
 import gzip
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ import tensorflow_datasets as tfds
 
 from jaxlab.data import fetch as fetching
 from jaxlab.data import packages
+from jaxlab.data.hash_split import SPLITS, split_of
 
 FILE = "shuttle.csv.gz"
 SHA256 = "1ed4bfa77233d95bff2c8ab2482725d2d800410daedf5919ad80ec6faf60ff59"
 PACKAGE, PACKAGE_VERSION, PACKAGE_FOLDER = "river", "0.26.1", "river/datasets"
 COLUMNS = 9
-SHARES = {"train": range(6), "valid": range(6, 8), "test": range(8, 10)}  # of the hash modulo 10
+VALID, TEST = 20, 20  # per cent of rows
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -52,8 +52,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         with gzip.open(Path(dl_manager.manual_dir) / FILE, "rt", encoding="ascii") as file:
             lines = file.read().splitlines()[1:]  # after the names of the columns
         return {
-            split: self._generate_examples([line for line in lines if zlib.crc32(line.encode()) % 10 in share])
-            for split, share in SHARES.items()
+            split: self._generate_examples([line for line in lines if split_of(line, VALID, TEST) == split])
+            for split in SPLITS
         }
 
     def _generate_examples(self, lines: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:

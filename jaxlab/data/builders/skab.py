@@ -46,7 +46,7 @@ FILES_SHA256 = "f0ae6c1409bf2876838dc16d5ecca0c50bf82f0cf50bb038f5c3293f22b68294
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Writes the sensors as `series` [8] float32, `time`, the recording and the row in it, and what was marked."""
+    """Writes the sensors as `series` [8] float32, `time`, the recording as `group`, its row, and what was marked."""
 
     name = "skab"
     VERSION = tfds.core.Version("1.0.0")
@@ -56,7 +56,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         features = {
             "series": tfds.features.Tensor(shape=(len(SERIES),), dtype=np.float32),
             "time": tfds.features.Scalar(np.int64),
-            "recording": tfds.features.Scalar(np.int32),
+            "group": tfds.features.Scalar(np.int32),
             "step": tfds.features.Scalar(np.int32),
             "label": tfds.features.ClassLabel(names=["normal", "anomaly"]),
             "changepoint": tfds.features.Scalar(np.uint8),
@@ -85,7 +85,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         i = 0
         for name, content in files.items():
             for step, row in enumerate(read_recording(content, name)):
-                yield i, {**row, "recording": RECORDINGS.index(name), "step": step}
+                yield i, {**row, "group": RECORDINGS.index(name), "step": step}
                 i += 1
 
 
