@@ -1,6 +1,6 @@
 """Show that data larger than memory costs none: read one epoch of generated records in shuffled order, watch memory.
 
-``python scripts/large_data.py [--gb=5] [--data_dir=D] [--ceiling_mb=2000]`` writes the same rows as mapped ``.npy``
+``python scripts/large_data.py [--gb=5] [--data_dir=D] [--ceiling_mb=1000]`` writes the same rows as mapped ``.npy``
 arrays and as ArrayRecord (through a TFDS builder), then reads each by `jaxlab.data.pipeline.feed`, without and with
 Grain's worker processes. What counts is the anonymous and shared memory (RssAnon, RssShmem) of the reading process and
 all its children together: pages of mapped files are the operating system's, and go when it needs them. The last line of
@@ -190,7 +190,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure the memory that reading large data takes.")
     parser.add_argument("--gb", type=float, default=5.0, help="size of the records; twice that is written")
     parser.add_argument("--data_dir", help="where to write, in a folder that is deleted again; default: the system's")
-    parser.add_argument("--ceiling_mb", type=float, default=2000.0, help="memory of all processes together")
+    parser.add_argument("--ceiling_mb", type=float, default=1000.0, help="memory of all processes together")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2, help="Grain's worker processes")
     parser.add_argument("--read", choices=FORMATS, help="read what another call has written to --data_dir")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROWS = {"train": 40, "t10k": 20}
+ROWS = {"train": 320, "t10k": 40}
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

@@ -1,115 +1,21 @@
 """Every factory that jaxlab ships is found by its annotation and held to its contract on small real data.
 
-Adding a file adds its test. A factory with parameters that neither a default nor the context gives needs a line in
-`ARGUMENTS`.
+Adding a file adds its test: `contract_discovery` finds the factories, `contract_cases` has arguments and data for those
+that need some, and `test_data_contracts` tests those of the data.
 """
 
-import importlib
 import inspect
-import pkgutil
-import typing
-from collections.abc import Callable, Mapping
-from types import UnionType
-from typing import Any, NamedTuple
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from flax import linen as nn
+from contract_cases import CASES, CLASSES, SIZE
+from contract_discovery import DATA, FOUND, HALVES, each, make, make_batch, node_of, public_functions
 
 from jaxlab.core import config as configs
-from jaxlab.core.types import DataSpec, HostBatch, Metric, Objective, Periodic, PyTree, Source, Transform
-from jaxlab.data.arrays import ArraySource
-from jaxlab.data.pipeline import Batches, RowRandomness
-
-LEAVES = ("data", "models", "objectives", "metrics", "optim", "track")
-ARGUMENTS = {
-    "jaxlab.data.images:standardise": {"mean": (0.5,), "std": (0.25,)},
-    "jaxlab.optim.chain:make": {"transforms": (configs.spec("optax:sgd", learning_rate=0.1),)},
-    "jaxlab.optim.rules:where": {"rules": ((".*/kernel", True), (".*", False))},
-    "jaxlab.data.tfds_source:make": {"name": "fashion_mnist"},
-}  # fmt: skip
-CLASSES, SIZE = 3, 12
-SOURCE = ArraySource(
-    {
-        "image": np.random.default_rng(0).integers(0, 256, (SIZE, 8, 8, 3)).astype(np.uint8),
-        "label": np.arange(SIZE) % CLASSES,
-    },
-    {"classes": ("a", "b", "c")},
-)
-DATA = SOURCE.spec._replace(
-    example={**SOURCE.spec.example, "image": jax.ShapeDtypeStruct((8, 8, 3), np.float32)}
-)  # fmt: skip
-
-
-class Factory(NamedTuple):
-    path: str
-    kind: str
-
-
-def kind_of(returned: Any) -> str | None:
-    """Return which contract a return annotation names."""
-    exact = [
-        (Transform, "transform"), (Objective, "objective"), (Metric, "metric"), (Source, "source"),
-        (optax.Schedule, "schedule"), (Callable[[PyTree], PyTree], "mask"), (Periodic, "hook"),
-    ]  # fmt: skip
-    for annotation, kind in exact:
-        if returned is annotation or returned == annotation:
-            return kind
-    members = typing.get_args(returned) if isinstance(returned, UnionType) else (returned,)
-    if not all(isinstance(member, type) for member in members):
-        return None
-    if all(issubclass(member, nn.Module) for member in members):
-        return "model"
-    if all(hasattr(member, "__getitems__") and hasattr(member, "spec") for member in members):
-        return "source"
-    if all(hasattr(member, "write") and hasattr(member, "close") for member in members):
-        return "sink"
-    return "optimizer" if returned is optax.GradientTransformation else None
-
-
-def discover() -> list[Factory]:
-    """Return the public functions of the leaves whose return annotation is a contract's type."""
-    found = []
-    for leaf in LEAVES:
-        package = importlib.import_module(f"jaxlab.{leaf}")
-        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            module = importlib.import_module(info.name)
-            for name, function in inspect.getmembers(module, inspect.isfunction):
-                if function.__module__ != info.name or name.startswith("_"):
-                    continue
-                kind = kind_of(inspect.get_annotations(function, eval_str=True).get("return"))
-                if kind is not None:
-                    found.append(Factory(f"{info.name}:{name}", kind))
-    return found
-
-
-FACTORIES = discover()
-
-
-def each(*kinds):
-    paths = [factory.path for factory in FACTORIES if factory.kind in kinds]
-    return pytest.mark.parametrize("path", paths, ids=lambda path: path.removeprefix("jaxlab."))
-
-
-def make(path, **context):
-    """Build the factory as a run does: from a spec with all defaults, and the context."""
-    return configs.build(
-        configs.spec(path, **ARGUMENTS.get(path, {})), data=DATA, total_steps=50, batch_axis=None, **context
-    )
-
-
-def make_batch(rows=slice(None)) -> HostBatch:
-    batch = Batches(SOURCE, (), SIZE, 0, training=False)[0]
-    mask = np.ones(SIZE, np.float32)
-    mask[5] = 0
-    batch = {**batch, "image": batch["image"].astype(np.float32) / 255, "mask": mask}
-    return {name: value[rows] for name, value in batch.items()}
-
-
-HALVES = (slice(0, SIZE // 2), slice(SIZE // 2, SIZE))
+from jaxlab.core.factory import import_factory
 
 
 def apply(*inputs):
@@ -120,63 +26,46 @@ def apply(*inputs):
 
 def test_the_discovery_finds_what_there_was_when_it_was_written():
     expected = {
-        ("data.digits:make", "source"), ("data.tfds_source:make", "source"), ("data.images:rescale", "transform"),
-        ("data.images:standardise", "transform"), ("data.images:random_flip", "transform"),
-        ("data.images:random_shift", "transform"), ("data.images:random_erase", "transform"),
+        "source": "digits:make image_folder:make splits:part splits:fold table_source:make text_source:lines "
+        "tfds_source:make windows:make",
+        "transform": "images:rescale images:random_flip image_colour:colour_jitter rand_augment:make table:date_parts "
+        "text_noise:word_swap",
+        "fittable": "table:assemble table_numeric:scale table_categories:one_hot tokenize:byte tokenize:bpe",
+        "device": "device_augment:mixup device_augment:cutmix",
+        "sampling": "sampling:balanced sampling:by_source",
+    }
+    expected = {(f"data.{name}", kind) for kind, names in expected.items() for name in names.split()} | {
         ("models.mlp:make", "model"), ("models.cnn:make", "model"), ("models.resnet:make", "model"),
         ("objectives.classify:make", "objective"), ("metrics.classify:accuracy", "metric"),
         ("metrics.classify:cross_entropy", "metric"), ("optim.chain:make", "optimizer"),
         ("optim.schedules:warmup_cosine", "schedule"), ("optim.rules:where", "mask"),
         ("track.console:make", "sink"), ("track.tensorboard:make", "sink"),
     }  # fmt: skip
-    assert expected <= {(factory.path.removeprefix("jaxlab."), factory.kind) for factory in FACTORIES}
+    assert expected <= {(case.path.removeprefix("jaxlab."), case.kind) for case in FOUND}
 
 
 def test_every_leaf_s_function_named_make_is_found_so_none_escapes_by_its_annotation():
-    found = {factory.path for factory in FACTORIES}
-    for leaf in LEAVES:
-        package = importlib.import_module(f"jaxlab.{leaf}")
-        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if inspect.isfunction(getattr(importlib.import_module(info.name), "make", None)):
-                assert f"{info.name}:make" in found, f"{info.name}:make: annotate what it returns"
+    paths = {case.path for case in FOUND}
+    missed = [path for path, _ in public_functions() if path.endswith(":make") and path not in paths]
+    assert not missed, f"annotate what they return: {missed}"
+    assert not CASES.keys() - paths, "arguments for what is no factory"
 
 
-@each("source")
-def test_a_source_stacks_rows_as_its_spec_says(path, stand_in_fashion_mnist):
-    source = make(path)
-    spec = source.spec
-    assert isinstance(spec, DataSpec)
-    assert len(source) == spec.size > 1
-    indices = np.array([1, 0, spec.size - 1, 1])
-    rows = source.__getitems__(indices)
-    assert set(rows) == set(spec.example)
-    for name, example in spec.example.items():
-        assert rows[name].shape == (4, *example.shape)
-        assert rows[name].dtype == example.dtype
-        alone = np.stack([source.__getitems__(np.array([i]))[name][0] for i in indices])
-        assert np.array_equal(rows[name], alone)
-
-
-@each("transform")
-def test_a_transform_is_pure_and_treats_a_row_alike_whichever_process_reads_it(path):
-    transform = make(path)
-
-    def run(rows=slice(None)):
-        fields = SOURCE.__getitems__(np.arange(SIZE)[rows])
-        for value in fields.values():
-            value.setflags(write=False)
-        return transform(fields, RowRandomness(np.random.default_rng(3), SIZE, rows))
-
-    whole, again, parts = run(), run(), [run(rows) for rows in HALVES]
-    for name in whole:
-        assert len(whole[name]) == SIZE
-        assert np.array_equal(whole[name], again[name])
-        assert np.array_equal(whole[name], np.concatenate([part[name] for part in parts]))
+@each()
+def test_a_factory_can_be_written_in_a_config_with_all_its_defaults_and_read_back(case):
+    node = node_of(case)
+    parameters = inspect.signature(import_factory(case.path)).parameters
+    unwritten = [n for n, p in parameters.items() if p.default is not p.empty and n not in node]
+    assert not unwritten, "their defaults are no plain values"
+    text = configs.to_json(node)
+    again = configs.from_json(text)
+    assert configs.to_json(again) == text
+    assert not configs.diff(node, again)
 
 
 @each("model")
-def test_a_model_returns_named_results_with_one_row_an_example(path):
-    model = make(path)
+def test_a_model_returns_named_results_with_one_row_an_example(case):
+    model = make(case)
     image = make_batch()["image"]
 
     def run(image):
@@ -190,8 +79,8 @@ def test_a_model_returns_named_results_with_one_row_an_example(path):
 
 
 @each("objective")
-def test_an_objective_returns_sums_over_real_rows_and_results_a_row(path):
-    objective = make(path)
+def test_an_objective_returns_sums_over_real_rows_and_results_a_row(case):
+    objective = make(case)
     whole, *parts = (objective(apply, make_batch(rows)) for rows in (slice(None), *HALVES))
     np.testing.assert_allclose(whole.total, sum(part.total for part in parts), rtol=1e-5)
     np.testing.assert_allclose(whole.weight, sum(part.weight for part in parts), rtol=1e-5)
@@ -201,9 +90,9 @@ def test_an_objective_returns_sums_over_real_rows_and_results_a_row(path):
 
 
 @each("metric")
-def test_a_metric_adds_up_over_parts_of_a_batch_and_ignores_padding(path):
-    metric = make(path)
-    outputs = make("jaxlab.objectives.classify:make")(apply, make_batch()).outputs
+def test_a_metric_adds_up_over_parts_of_a_batch_and_ignores_padding(case):
+    metric = make(case)
+    outputs = configs.build(configs.spec("jaxlab.objectives.classify:make"), data=DATA)(apply, make_batch()).outputs
 
     def value(*parts):
         statistics = [
@@ -218,8 +107,8 @@ def test_a_metric_adds_up_over_parts_of_a_batch_and_ignores_padding(path):
 
 
 @each("optimizer")
-def test_an_optimizer_returns_updates_like_the_parameters_under_jit(path):
-    optimizer = make(path)
+def test_an_optimizer_returns_updates_like_the_parameters_under_jit(case):
+    optimizer = make(case)
     params = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}
     updates, state = jax.jit(lambda gradient: optimizer.update(gradient, optimizer.init(params), params))(params)
     assert jax.eval_shape(lambda: updates) == jax.eval_shape(lambda: params)
@@ -227,8 +116,8 @@ def test_an_optimizer_returns_updates_like_the_parameters_under_jit(path):
 
 
 @each("schedule")
-def test_a_schedule_gives_a_finite_rate_that_is_not_negative_at_every_step_under_jit(path):
-    rates = jax.jit(jax.vmap(make(path)))(jnp.arange(60))
+def test_a_schedule_gives_a_finite_rate_that_is_not_negative_at_every_step_under_jit(case):
+    rates = jax.jit(jax.vmap(make(case)))(jnp.arange(60))
     assert rates.shape == (60,)
     assert np.isfinite(rates).all()
     assert (np.asarray(rates) >= 0).all()
@@ -236,14 +125,14 @@ def test_a_schedule_gives_a_finite_rate_that_is_not_negative_at_every_step_under
 
 
 @each("mask")
-def test_a_mask_has_the_structure_of_the_parameters(path):
+def test_a_mask_has_the_structure_of_the_parameters(case):
     params = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}
-    assert jax.tree.structure(make(path)(params)) == jax.tree.structure(params)
+    assert jax.tree.structure(make(case)(params)) == jax.tree.structure(params)
 
 
 @each("sink")
-def test_a_sink_takes_rows_of_numbers_also_such_as_are_not_finite_and_closes(path, tmp_path):
-    sink = make(path, workdir=tmp_path, first_step=0)
+def test_a_sink_takes_rows_of_numbers_also_such_as_are_not_finite_and_closes(case, tmp_path):
+    sink = make(case, workdir=tmp_path, first_step=0)
     sink.write(1, {"train/loss": 2.5, "steps_per_second": 1.0, "wall": 0.5})
     sink.write(2, {"valid/loss": float("nan"), "valid/accuracy": float("inf")})
     sink.close()

@@ -62,6 +62,8 @@ class Buckets:
     boundaries: tuple[int, ...]
     batch_size: int
     seed: int
+    names: tuple[str, ...] = ("tokens", "token_mask")
+    mask: str = "token_mask"
 
     def __post_init__(self) -> None:
         """Raise ConfigError where `bucket_order` would."""
@@ -72,6 +74,10 @@ class Buckets:
         epoch, number = divmod(step, len(self.lengths) // self.batch_size)
         indices_KB, bucket_K = _epoch(self, epoch)
         return indices_KB[number], int(self.boundaries[bucket_K[number]])
+
+    def trim(self, fields: Mapping[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
+        """Return a step's rows with the fields of `names` cut to its length."""
+        return trim(fields, self.batch(step)[1], self.names, self.mask)
 
     def cut(self, indices: np.ndarray) -> int:
         """Return the length to cut the examples at `indices` to: for evaluation, which keeps the source's order."""

@@ -90,7 +90,7 @@ class Batches:
         ids, mask = (whole[:, self.rows] for whole in self.indices(first, count))
         gathered = self.source.__getitems__(ids.reshape(-1))
         fields = {name: value.reshape(*ids.shape, *value.shape[1:]) for name, value in gathered.items()}
-        if self.transforms:
+        if self.transforms or self.buckets is not None:
             batches = [self._transform({n: v[i] for n, v in fields.items()}, first + i) for i in range(count)]
             fields = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
         return {**fields, "id": ids, "mask": mask}
@@ -119,9 +119,11 @@ def batch_bytes(batches: Batches) -> int:
     return sum(value.nbytes for value in batches[0].values())
 
 
-def chunk_steps(bytes_per_batch: int) -> int:
-    """Return how many batches travel to the devices in one transfer."""
-    return int(np.clip(CHUNK_BYTES // max(bytes_per_batch, 1), 1, CHUNK_STEPS))
+def chunk_steps(batches: Batches) -> int:
+    """Return how many batches travel to the devices in one transfer: small ones together, if of one length."""
+    if batches.buckets is not None:
+        return 1
+    return int(np.clip(CHUNK_BYTES // max(batch_bytes(batches), 1), 1, CHUNK_STEPS))
 
 
 def feed(

@@ -61,8 +61,9 @@ def by_source() -> Weighting:
 def weighted_order(weights: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Return the rows [N] int32 of an epoch: row i is there ``floor`` or ``ceil`` of N times its share of the weights.
 
-    Systematic resampling (Kitagawa 1996, appendix): N evenly spaced points with one random offset are looked up in the cumulated weights, which
-    has the least variance of the draws that have the right expectation; then the rows are shuffled.
+    Systematic resampling (Kitagawa 1996, appendix): N evenly spaced points with one random offset are looked up in the
+    cumulated weights, which has the least variance of the draws that have the right expectation; then the rows are
+    shuffled.
 
     Args:
       weights: [N], not negative.

@@ -48,15 +48,7 @@ def make(
         adjustment without priors, a prior that is not positive, or a negative gamma.
     """
     classes = len(data.classes)
-    for field in (*inputs, target):
-        if field not in (*data.example, "mask"):
-            raise ConfigError(f"the objective names the field {field!r}; the data has {', '.join(data.example)}")
-    if class_weights and len(class_weights) != classes:
-        raise ConfigError(
-            f"config.objective.class_weights has {len(class_weights)} values; the data has {classes} classes"
-        )
-    if focal_gamma < 0:
-        raise ConfigError(f"config.objective.focal_gamma={focal_gamma}: expected 0 or more")
+    _check(data, inputs, target, class_weights, focal_gamma)
     offset_C = logit_adjustment * _log_priors(data, class_priors) if logit_adjustment else None
 
     def objective(apply: Apply, batch: Batch) -> Loss:
@@ -77,6 +69,21 @@ def make(
         return Loss(total, jnp.sum(weight_B), results, model_state)
 
     return objective
+
+
+def _check(
+    data: DataSpec, inputs: tuple[str, ...], target: str, class_weights: tuple[float, ...], focal_gamma: float
+) -> None:
+    classes = len(data.classes)
+    for field in (*inputs, target):
+        if field not in (*data.example, "mask"):
+            raise ConfigError(f"the objective names the field {field!r}; the data has {', '.join(data.example)}")
+    if class_weights and len(class_weights) != classes:
+        raise ConfigError(
+            f"config.objective.class_weights has {len(class_weights)} values; the data has {classes} classes"
+        )
+    if focal_gamma < 0:
+        raise ConfigError(f"config.objective.focal_gamma={focal_gamma}: expected 0 or more")
 
 
 def _class_losses(logits_BC: Array, focal_gamma: float) -> Array:

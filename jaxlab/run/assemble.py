@@ -5,6 +5,7 @@ Usage: ``experiment = assemble(config)``; nothing here touches a device.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,8 @@ from jaxlab.core.types import (
     TrainStep,
     Transform,
 )  # fmt: skip
-from jaxlab.data.fitting import Learnt, check_numeric, fit_all
+from jaxlab.data.bucketing import Buckets, token_lengths
+from jaxlab.data.fitting import Fit, Learnt, Transformed, check_numeric, fit_all
 from jaxlab.data.order import Weights
 from jaxlab.data.pipeline import Batches, transformed_spec
 from jaxlab.run.sources import SPLITS, check_sources, open_sources
@@ -51,6 +53,7 @@ class Experiment(NamedTuple):
     augment: tuple[Transform, ...]
     device_augment: tuple[DeviceTransform, ...]
     weights: Weights | None
+    buckets: Buckets | None
     data: DataSpec
     make_model: Callable[[str | None], nn.Module]
     objective: Objective
@@ -61,8 +64,8 @@ class Experiment(NamedTuple):
         """Return the batches of a split: in order and once, or with `training` shuffled, augmented and without end."""
         size = batch_size or self.config.train.batch_size
         transforms = self.transforms + (self.augment if training else ())
-        weights = self.weights if training else None
-        return Batches(self.sources[split], transforms, size, self.config.seed, training, process_rows(size), weights)
+        batches = Batches(self.sources[split], transforms, size, self.config.seed, training, process_rows(size))
+        return dataclasses.replace(batches, weights=self.weights, buckets=self.buckets) if training else batches
 
     def init(self) -> TrainState:
         """Return the state before the first step."""
@@ -136,9 +139,30 @@ def assemble(
         build(config[name], path=f"config.{name}", **context) for name in ("objective", "metrics", "optimizer")
     )
     return Experiment(
-        config, sources, fit.transforms, fit.learnt, augment, device_augment, weights, data, make_model, objective,
+        config, sources, fit.transforms, fit.learnt, augment, device_augment, weights,
+        make_buckets(config, sources, fit), data, make_model, objective,
         metrics, optimizer,
     )  # fmt: skip
+
+
+def make_buckets(config: ConfigDict, sources: Mapping[str, Source], fit: Fit) -> Buckets | None:
+    """Return how training batches are put together by length, where the config says so.
+
+    Raises:
+      ConfigError: lengths that do not rise or are too short, or together with sampling or several steps a call.
+    """
+    wanted = config.data.buckets
+    if not wanted.lengths or "train" not in sources:
+        return None
+    for path, taken in (
+        ("data.sampling", config.data.sampling),
+        ("train.steps_per_call", config.train.steps_per_call > 1),
+    ):
+        if taken:
+            raise ConfigError(f"config.{path} cannot be had together with config.data.buckets; leave one out")
+    train = Transformed(sources["train"], fit.transforms, fit.meta)
+    lengths = token_lengths(train, wanted.mask)
+    return Buckets(lengths, wanted.lengths, config.train.batch_size, config.seed, wanted.fields, wanted.mask)
 
 
 def make_hooks(config: ConfigDict, **context: Any) -> list[Periodic]:

@@ -90,7 +90,7 @@ def _balance(report: Mapping[str, Any]) -> Iterator[str]:
         )
     axes.set(ylabel="share of rows", xticks=np.arange(len(names)))
     axes.set_xticklabels([name[:18] for name in names], rotation=45 if max(map(len, names)) > 3 else 0, ha="center")
-    axes.legend()
+    axes.legend(loc="lower right")
     yield f"<h2>Classes</h2>{_plot(figure)}"
     hidden = [split for split in report["splits"] if split not in counts]
     if hidden:
@@ -122,9 +122,10 @@ def _histograms(surveys: Sequence[Survey]) -> Iterator[str]:
     if not wanted:
         return
     shown = wanted[:_PLOTTED]
-    height = -(-len(shown) // 3)
-    figure = Figure(figsize=(11, 2.3 * height), layout="constrained")
-    grid = figure.subplots(height, 3, squeeze=False).reshape(-1)
+    width = min(3, len(shown))
+    height = -(-len(shown) // width)
+    figure = Figure(figsize=(3.7 * width, 2.3 * height), layout="constrained")
+    grid = figure.subplots(height, width, squeeze=False).reshape(-1)
     for axes, (title, values) in zip(grid, shown, strict=False):
         _histogram(axes, title, values)
     for axes in grid[len(shown) :]:

@@ -21,6 +21,10 @@ def base_config() -> ConfigDict:
     config.data.augment = ()  # applied to training batches only, after the transforms
     config.data.device_augment = ()  # the same within the compiled step: functions of a batch and a key
     config.data.sampling = ConfigDict()  # how often training draws each row; empty: once an epoch
+    config.data.buckets = ConfigDict()  # training batches of rows of similar length, cut to it
+    config.data.buckets.lengths = ()  # rising, the last at least the longest row's; empty: rows are not cut
+    config.data.buckets.fields = ("tokens", "token_mask")  # [B, T, ...], cut to the batch's length T
+    config.data.buckets.mask = "token_mask"  # [B, T], 1 where a token is
     config.data.workers = 0  # Grain worker processes for data larger than memory; 0 reads on a thread
 
     config.model = ConfigDict()

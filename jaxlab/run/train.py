@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from jaxlab.core import record
 from jaxlab.core.tree import packed_shape, unpack
 from jaxlab.core.types import Periodic, Statistics, TrainState
-from jaxlab.data.pipeline import batch_bytes, chunk_steps, feed, prefetch
+from jaxlab.data.pipeline import chunk_steps, feed, prefetch
 from jaxlab.run import environment
 from jaxlab.run.assemble import Experiment, assemble, make_hooks, make_sinks, strategy_of
 from jaxlab.run.journal import Journal
@@ -102,7 +102,7 @@ def make_plan(
         _log.info("saving step %d", at)
 
     return loop.Plan(
-        single=strategy.compile(single(step), donate=True),
+        single=strategy.compile(single(step), donate=True, shapes=len(experiment.config.data.buckets.lengths) or 1),
         several=strategy.compile(several(step), donate=True) if train.steps_per_call > 1 else None,
         length=train.steps_per_call,
         last=train.steps,
@@ -125,7 +125,7 @@ def run_loop(
 ) -> None:
     """Feed the loop: small batches travel several at a time, and with steps_per_call as many as a call takes."""
     batches = experiment.batches("train", training=True)
-    length = plan.length if plan.several is not None else chunk_steps(batch_bytes(batches))
+    length = plan.length if plan.several is not None else chunk_steps(batches)
     workers = experiment.config.data.workers
     chunks = feed(batches, first=step, last=plan.last, chunk=length, put=strategy.put_chunk, workers=workers)
     with contextlib.closing(chunks):

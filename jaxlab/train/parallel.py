@@ -45,8 +45,8 @@ class Strategy(Protocol):
         """Move a chunk, each field [C, B of this process, ...], to the devices."""
         ...
 
-    def compile(self, function: Callable[..., PyTree], *, donate: bool) -> Callable[..., PyTree]:
-        """Compile ``function(state, ..., chunk)``; with `donate` the state's memory is reused."""
+    def compile(self, function: Callable[..., PyTree], *, donate: bool, shapes: int = 1) -> Callable[..., PyTree]:
+        """Compile ``function(state, ..., chunk)`` for `shapes` shapes; with `donate` the state's memory is reused."""
         ...
 
     def save_form(self, tree: PyTree) -> PyTree:
@@ -98,8 +98,8 @@ class Jit:
             return jax.device_put(chunk, self._rows)
         return {name: jax.make_array_from_process_local_data(self._rows, x) for name, x in chunk.items()}
 
-    def compile(self, function: Callable[..., PyTree], *, donate: bool) -> Callable[..., PyTree]:
-        compiled = jax.jit(watch_compilations(function), donate_argnums=(0,) if donate else ())
+    def compile(self, function: Callable[..., PyTree], *, donate: bool, shapes: int = 1) -> Callable[..., PyTree]:
+        compiled = jax.jit(watch_compilations(function, shapes), donate_argnums=(0,) if donate else ())
         return _blocking(compiled) if self._block else compiled
 
     def save_form(self, tree: PyTree) -> PyTree:
@@ -137,8 +137,8 @@ class Pmap:
         count = len(self._devices)
         return jax.device_put({name: _split_rows(x_CB, count) for name, x_CB in chunk.items()}, self._split)
 
-    def compile(self, function: Callable[..., PyTree], *, donate: bool) -> Callable[..., PyTree]:
-        watched = watch_compilations(function)
+    def compile(self, function: Callable[..., PyTree], *, donate: bool, shapes: int = 1) -> Callable[..., PyTree]:
+        watched = watch_compilations(function, shapes)
         compiled = jax.pmap(watched, axis_name=AXIS, devices=self._devices, donate_argnums=(0,) if donate else ())
         return _blocking(compiled) if self._block else compiled
 
@@ -216,13 +216,13 @@ def measure(step: EvalStep) -> Measure:
     return lambda state, chunk: step(state, jax.tree.map(lambda x: x[0], chunk))
 
 
-def watch_compilations(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """Return `function`, warning with the differing shapes when it is traced a second time (tracing is compiling)."""
+def watch_compilations(function: Callable[..., PyTree], expected: int = 1) -> Callable[..., PyTree]:
+    """Return `function`, warning with the differing shapes when it is compiled (traced) more often than expected."""
     seen: list[dict[str, str]] = []
 
     def traced(*arguments: Any) -> PyTree:
         shapes = {name: f"{x.dtype.name}{list(x.shape)}" for name, x in named_leaves(arguments).items()}
-        if seen:
+        if len(seen) >= expected:
             changed = [f"{n}: {seen[-1].get(n, 'absent')} -> {s}" for n, s in shapes.items() if seen[-1].get(n) != s]
             what = "; ".join(changed[:8]) or "the shapes are the same, so the placement on devices differs"
             warnings.warn(f"{function.__qualname__} is compiled again: {what}", RecompilationWarning, stacklevel=2)

@@ -54,7 +54,7 @@ def test_a_row_s_label_holds_its_own_class_and_its_partners_in_the_shares_of_the
     np.testing.assert_allclose(found["label_probs"], expected, atol=2e-4)  # the shares are read off numbers up to 999
     np.testing.assert_allclose(found["label_probs"].sum(-1), 1, atol=1e-6)
     assert found["label_probs"].dtype == np.float32
-    assert len(np.unique(share_B)) > 50  # each row has its own share
+    assert len(np.unique(share_B)) > 30  # each row has its own share
     for field in ("label", "mask", "id"):
         assert np.array_equal(found[field], batch[field])
 

@@ -10,6 +10,7 @@ import pytest
 
 from jaxlab.data import images, pipeline
 from jaxlab.data.arrays import ArraySource
+from jaxlab.data.bucketing import Buckets
 
 SIZE, BATCH = 21, 8  # batches cross epochs
 
@@ -196,9 +197,30 @@ def test_transformed_spec_tells_the_shapes_and_dtypes_that_batches_have():
     assert spec.size == SIZE
 
 
-@pytest.mark.parametrize(("bytes_per_batch", "steps"), [(0, 32), (100, 32), (2**16, 4), (2**18, 1), (2**30, 1)])
-def test_small_batches_travel_together_and_large_ones_alone(bytes_per_batch, steps):
-    assert pipeline.chunk_steps(bytes_per_batch) == steps
+@pytest.mark.parametrize(("size", "steps"), [(4, 32), (2**14, 15), (2**16, 3), (2**19, 1)])
+def test_small_batches_travel_together_and_large_ones_alone(size, steps):
+    source = ArraySource({"x": np.zeros((2, size), np.uint8)})
+    assert pipeline.chunk_steps(pipeline.Batches(source, (), 1, 0, training=True)) == steps
+
+
+def make_token_batches(length=16, rows=slice(None)):
+    lengths = np.random.default_rng(0).integers(1, length + 1, 40)
+    mask = (np.arange(length) < lengths[:, None]).astype(np.float32)
+    source = ArraySource({"tokens": (mask * 7).astype(np.int32), "token_mask": mask})
+    buckets = Buckets(lengths, (4, 8, 16), BATCH, 0)
+    return pipeline.Batches(source, (), BATCH, 0, training=True, rows=rows, buckets=buckets)
+
+
+def test_bucketed_batches_are_cut_to_their_bucket_and_lose_no_token():
+    batches = make_token_batches()
+    assert pipeline.chunk_steps(batches) == 1
+    whole = [batches[step] for step in range(40 // BATCH)]
+    assert {batch["tokens"].shape[1] for batch in whole} <= {4, 8, 16}
+    assert len({batch["tokens"].shape[1] for batch in whole}) > 1
+    kept = batches.source.__getitems__(np.concatenate([batch["id"] for batch in whole]))
+    assert sum(batch["token_mask"].sum() for batch in whole) == kept["token_mask"].sum()
+    half = make_token_batches(rows=slice(0, BATCH // 2))[1]
+    assert_equal(half, {name: value[: BATCH // 2] for name, value in whole[1].items()})
 
 
 def test_the_bytes_of_a_batch_are_those_of_this_process():

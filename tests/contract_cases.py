@@ -1,0 +1,143 @@
+"""Arguments and data with which the tests of the contracts try factories; small, but real in form.
+
+A factory with parameters that neither a default nor the context gives needs a line in `CASES`; paths there lie in the
+folder that `write_files` fills.
+"""
+
+import importlib.util
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlab.core.config import spec
+from jaxlab.data import mixture, splits, table_source
+from jaxlab.data.arrays import ArraySource
+from jaxlab.data.column_source import ColumnSource
+from jaxlab.data.subset import Subset
+
+CLASSES, SIZE = 3, 12
+_random = np.random.default_rng(0)
+_label = np.arange(SIZE) % CLASSES
+_facts = {"classes": ("a", "b", "c")}
+_words = ("the", "cat", "sat", "on", "a", "mat", "naïve", "日本", "x🙂", "and", "ran", "far")
+
+
+def _objects(values: Iterable[str | None]) -> np.ndarray:
+    array = np.empty(SIZE, object)
+    array[:] = list(values)
+    return array
+
+
+IMAGES = ArraySource({"image": _random.integers(0, 256, (SIZE, 8, 8, 3)).astype(np.uint8), "label": _label}, _facts)
+TOKENS = ArraySource(
+    {
+        "tokens": _random.integers(5, 20, (SIZE, 10)).astype(np.int32),
+        "token_mask": (np.arange(10) < np.arange(SIZE)[:, None]).astype(np.float32),  # lengths 0 to 10
+        "label": _label,
+    },
+    _facts,
+)
+TEXTS = ColumnSource({"text": _objects(" ".join(np.roll(_words, n)[: 3 + n]) for n in range(SIZE)), "label": _label})
+TABLE = ColumnSource(
+    {
+        "width": np.where(np.arange(SIZE) % 5 == 2, np.nan, np.arange(SIZE) ** 2),
+        "height": np.linspace(-1, 3, SIZE),
+        "colour": _objects([None, "red", "green", "red", "blue", "", "red", "green", "red", "grey", "pink", None]),
+        "day": _objects(f"2024-0{1 + n % 9}-1{n % 10}T{n:02}:30:00" if n != 4 else None for n in range(SIZE)),
+        "label": _label,
+    },
+    _facts,
+)
+SAMPLES = {
+    "jaxlab.data.table": TABLE, "jaxlab.data.table_categories": TABLE, "jaxlab.data.table_numeric": TABLE,
+    "jaxlab.data.text_noise": TOKENS, "jaxlab.data.tokenize": TEXTS,
+}  # fmt: skip
+"""Rows for the transforms of a module; those of any other get `IMAGES`."""
+MIXED = mixture.make((IMAGES, Subset(IMAGES, np.array([0, 3, 6, 1]), {})), (3.0, 1.0))
+"""A training source for sampling rules: classes of different sizes, from two sources."""
+
+EXTRAS = {
+    "jaxlab.data.huggingface:make": "datasets", "jaxlab.data.smote:make": "imblearn",
+    **{f"jaxlab.data.tokenize:{kind}": "tokenizers" for kind in ("bpe", "wordpiece", "unigram")},
+}  # fmt: skip
+"""Factories that work where an optional library is installed."""
+
+_table = spec("jaxlab.data.table_source:make", path="shirts.csv", target="size", group="shop", time="week")
+_numeric = spec("jaxlab.data.table_source:make", path="shirts.csv", target="size", features=("width", "height"))
+_complete = spec("jaxlab.data.splits:drop_missing", source=_numeric)
+_lines = spec("jaxlab.data.text_source:lines", path="lines.txt")
+CASES: dict[str, tuple[dict[str, Any], ...]] = {
+    "jaxlab.data.huggingface:make": ({"path": "saved", "label": "kind"}, {"path": "saved", "columns": ("text",)}),
+    "jaxlab.data.image_folder:make": (
+        {"path": "pictures", "size": (8, 8)},
+        {"path": "pictures", "size": (8, 6), "channels": 1, "in_memory_bytes": 0},
+    ),
+    "jaxlab.data.images:standardise": ({"mean": (0.5,), "std": (0.25,)},),
+    "jaxlab.data.memmap_source:make": ({"path": "arrays", "classes": ("a", "b", "c")},),
+    "jaxlab.data.mixture:make": ({"sources": (_table, _table), "weights": (3.0, 1.0)},),
+    "jaxlab.data.packed:make": ({"source": _lines, "length": 16, "cache": "cache"},),
+    "jaxlab.data.smote:make": ({"source": _complete, "neighbours": 1},),
+    "jaxlab.data.splits:drop_missing": ({"source": _table},),
+    "jaxlab.data.splits:filtered": ({"source": _table, "path": "drop.json"},),
+    "jaxlab.data.splits:fold": tuple(
+        {"source": _table, "by": by, "folds": 3, "part": part} for by in splits.FIELDS for part in ("train", "valid")
+    ),
+    "jaxlab.data.splits:from_file": ({"source": _table, "path": "split.json", "part": "valid"},),
+    "jaxlab.data.splits:part": (
+        *({"source": _table, "by": by, "fractions": (("train", 0.6), ("test", 0.4))} for by in splits.FIELDS),
+        {"source": spec("jaxlab.data.splits:part", source=_table, fractions=(("train", 0.8),)), "seed": 1,
+         "fractions": (("train", 0.6), ("valid", 0.4)), "part": "valid"},
+    ),
+    "jaxlab.data.table:assemble": ({"columns": ("height",)},),
+    "jaxlab.data.table:date_parts": ({"column": "day"}, {"column": "day", "cyclic": True, "keep": True}),
+    "jaxlab.data.table_categories:cross": ({"columns": ("colour", "day")},),
+    "jaxlab.data.table_categories:one_hot": ({}, {"max_categories": 2, "unknown": "zeros"}),
+    "jaxlab.data.table_numeric:scale": ({}, {"method": "robust"}, {"method": "minmax"}),
+    "jaxlab.data.table_source:make": (
+        {"path": "shirts.csv", "target": "size", "group": "shop", "time": "week"},
+        {"path": "shirts.csv", "target": "height", "features": ("width",)},
+    ),
+    "jaxlab.data.text_noise:span_masking": ({"mask_id": 4, "vocabulary_size": 20, "special_ids": (0, 1, 2, 3)},),
+    "jaxlab.data.text_noise:token_dropout": ({"replacement_id": 1, "probability": 0.5},),
+    "jaxlab.data.text_source:documents": ({"path": "documents"},),
+    "jaxlab.data.text_source:lines": ({"path": "lines.txt"}, {"path": "lines.txt", "label": "labels.txt"}),
+    "jaxlab.data.text_source:parallel": ({"source_path": "lines.txt", "target_path": "labels.txt"},),
+    "jaxlab.data.tfds_source:make": ({"name": "fashion_mnist"}, {"name": "fashion_mnist", "in_memory_bytes": 0}),
+    "jaxlab.data.windows:make": (
+        {"source": _table, "length": 3, "horizon": 2, "inputs": ("width",), "targets": ("height",)},
+        {"source": _table, "length": 1, "horizon": 1, "targets": ("height",), "known_future": ("time",), "stride": 2},
+    ),
+    "jaxlab.optim.chain:make": ({"transforms": (spec("optax:sgd", learning_rate=0.1),)},),
+    "jaxlab.optim.rules:where": ({"rules": ((".*/kernel", True), (".*", False))},),
+}  # fmt: skip
+
+
+def write_files(folder: Path) -> None:
+    """Write the small files that `CASES` name."""
+    from PIL import Image
+
+    rows = [f"{n * n if n % 5 else ''},{n / 7},{'red' if n % 2 else 'blue'},{'SML'[n % 3]},{'ABCD'[n // 3]},{n}"
+            for n in range(SIZE)]  # fmt: skip
+    (folder / "shirts.csv").write_text("\n".join(["width,height,colour,size,shop,week", *rows]) + "\n")
+    (folder / "lines.txt").write_text("\n".join(TEXTS.__getitems__(np.arange(SIZE))["text"]) + "\n", "utf-8")
+    (folder / "labels.txt").write_text("".join(f"{'ab'[n % 2]}\n" for n in range(SIZE)))
+    for name in ("arrays", "documents/a", "documents/b", "pictures/a", "pictures/b"):
+        (folder / name).mkdir(parents=True)
+    for name, values in IMAGES.__getitems__(np.arange(SIZE)).items():
+        np.save(folder / "arrays" / f"{name}.npy", values)
+        for n, image in enumerate(values if name == "image" else ()):
+            Image.fromarray(image).save(folder / "pictures" / "ab"[n % 2] / f"{n}.png")
+            (folder / "documents" / "ab"[n % 2] / f"{n}.txt").write_text(f"text {n}")
+    table = table_source.make(str(folder / "shirts.csv"), target="size", group="shop", time="week")
+    parts = (("train", 0.5), ("valid", 0.5))
+    splits.save(str(folder / "split.json"), {name: splits.part(table, name, parts) for name, _ in parts})
+    (folder / "drop.json").write_text(json.dumps({"drop": [1, 4]}))
+    if importlib.util.find_spec("datasets"):
+        from datasets import ClassLabel, Dataset, Features, Value
+
+        features = Features({"text": Value("string"), "kind": ClassLabel(names=["a", "b", "c"])})
+        text = TEXTS.__getitems__(np.arange(SIZE))["text"]
+        Dataset.from_dict({"text": list(text), "kind": _label.tolist()}, features).save_to_disk(str(folder / "saved"))
