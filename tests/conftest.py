@@ -17,11 +17,11 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="session")
-def fashion_mnist_folder(tmp_path_factory) -> Path:
-    """Prepare a few rows of noise by the real builder and return the root of the data sets."""
+def data_folder(tmp_path_factory) -> Path:
+    """Prepare a few rows of noise, of the shapes of the real data, and return the root of the data sets."""
     import tensorflow_datasets as tfds
 
-    from jaxlab.data.builders import fashion_mnist
+    from jaxlab.data.builders import fashion_mnist, protein
     from jaxlab.data.prepare import FILE_FORMAT
 
     root, files = tmp_path_factory.mktemp("tfds"), tmp_path_factory.mktemp("files")
@@ -35,11 +35,24 @@ def fashion_mnist_folder(tmp_path_factory) -> Path:
     builder.download_and_prepare(
         download_dir=str(files / "downloads"), download_config=tfds.download.DownloadConfig(manual_dir=str(files))
     )
+    tiny = type("Builder", (protein.Builder,), {"name": "protein", "_split_generators": tiny_protein})
+    tiny(data_dir=str(root), file_format=FILE_FORMAT).download_and_prepare(download_dir=str(files / "downloads"))
     return root
 
 
+def tiny_protein(builder, _) -> dict:
+    """Return rows of noise of every split, every tenth of the rare class."""
+    generator = np.random.default_rng(0)
+    rows = {"train": 300, "valid": 40, "test": 20}
+    noise = {split: generator.normal(size=(count, 74)).astype(np.float32) for split, count in rows.items()}
+    return {
+        split: builder._generate_examples(rows_ND, np.full(len(rows_ND), i), np.arange(len(rows_ND)) % 10 == 0)
+        for i, (split, rows_ND) in enumerate(noise.items())
+    }
+
+
 @pytest.fixture
-def stand_in_fashion_mnist(fashion_mnist_folder, monkeypatch) -> Path:
+def stand_in_data(data_folder, monkeypatch) -> Path:
     """Let data sets be looked for where only the stand-in is."""
-    monkeypatch.setenv("TFDS_DATA_DIR", str(fashion_mnist_folder))
-    return fashion_mnist_folder
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_folder))
+    return data_folder

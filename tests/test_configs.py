@@ -26,7 +26,7 @@ def test_the_configs_were_found():
 
 
 @each_preset
-@pytest.mark.usefixtures("stand_in_fashion_mnist")
+@pytest.mark.usefixtures("stand_in_data")
 def test_a_train_and_an_evaluation_step_have_consistent_shapes(file, preset):
     experiment = assemble(configs.load(f"{file}:{preset}"))
     state, statistics = experiment.abstract_step()
@@ -40,7 +40,7 @@ def test_a_train_and_an_evaluation_step_have_consistent_shapes(file, preset):
 
 
 @each_preset
-@pytest.mark.usefixtures("stand_in_fashion_mnist")
+@pytest.mark.usefixtures("stand_in_data")
 def test_real_batches_of_every_split_have_the_shapes_that_the_steps_were_checked_with(file, preset):
     experiment = assemble(configs.load(f"{file}:{preset}"))
     abstract = experiment.abstract_batch()

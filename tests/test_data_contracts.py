@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from contract_cases import CLASSES, MIXED, SIZE, write_files
-from contract_discovery import HALVES, each, make, make_batch
+from contract_discovery import HALVES, Case, each, make, make_batch, returned
 
 from jaxlab.core.types import DataSpec, Fittable
 from jaxlab.data.column_source import ColumnSource
@@ -24,7 +24,7 @@ def contract_files(tmp_path_factory):
 
 
 @pytest.fixture
-def beside_files(contract_files, stand_in_fashion_mnist, monkeypatch):
+def beside_files(contract_files, stand_in_data, monkeypatch):
     """Run where the files lie that the cases name."""
     monkeypatch.chdir(contract_files)
 
@@ -130,3 +130,77 @@ def test_a_sampling_rule_weighs_each_row_of_the_training_source_with_a_mean_of_o
         assert (weights >= 0).all()
         assert weights.mean() == pytest.approx(1)
         assert np.array_equal(weights, make(case)(source))
+
+
+def changes_its_input():
+    return lambda fields, _: {**fields, "image": np.add(fields["image"], 1, out=fields["image"])}
+
+
+def looks_at_other_rows():
+    return lambda fields, _: {**fields, "image": fields["image"] - fields["image"].mean(axis=0)}
+
+
+def draws_by_itself():
+    return lambda fields, _: {**fields, "noise": np.random.default_rng(0).uniform(size=len(fields["id"]))}
+
+
+def loses_ids():
+    return lambda fields, _: {**fields, "id": fields["id"][..., None]}
+
+
+def learns_from_all_splits():
+    return Fittable(lambda source: {"rows": len(getattr(source, "base", source))}, lambda _: lambda fields, _: fields)
+
+
+def learns_what_is_no_json():
+    return Fittable(lambda source: {"classes": (0, 1, 2)}, lambda _: lambda fields, _: fields)
+
+
+def mixes_padding_in():
+    return lambda batch, _: {**batch, "image": jnp.roll(batch["image"], 1, axis=0)}
+
+
+def draws_on_the_host():
+    return lambda batch, _: {**batch, "image": batch["image"] + np.random.default_rng().uniform()}
+
+
+def weighs_more_than_one():
+    return lambda source: np.full(len(source), 2.0)
+
+
+def serves_what_its_spec_does_not_say():
+    source = ColumnSource({"x": np.arange(SIZE)})
+    source._spec = source.spec._replace(example={"x": jax.ShapeDtypeStruct((), np.float32)})
+    return source
+
+
+OFFENDERS = [
+    (test_a_source_stacks_rows_as_its_spec_says, serves_what_its_spec_does_not_say),
+    (test_a_transform_is_pure_and_treats_a_row_alike_whichever_process_reads_it, changes_its_input),
+    (test_a_transform_is_pure_and_treats_a_row_alike_whichever_process_reads_it, looks_at_other_rows),
+    (test_a_transform_is_pure_and_treats_a_row_alike_whichever_process_reads_it, draws_by_itself),
+    (test_a_transform_is_pure_and_treats_a_row_alike_whichever_process_reads_it, loses_ids),
+    (test_what_is_learnt_is_json_of_the_training_split_alone_and_binds_to_a_transform, learns_from_all_splits),
+    (test_what_is_learnt_is_json_of_the_training_split_alone_and_binds_to_a_transform, learns_what_is_no_json),
+    (test_a_device_transform_is_a_function_of_batch_and_key_and_blind_to_padded_rows, mixes_padding_in),
+    (test_a_device_transform_is_a_function_of_batch_and_key_and_blind_to_padded_rows, draws_on_the_host),
+    (test_a_sampling_rule_weighs_each_row_of_the_training_source_with_a_mean_of_one, weighs_more_than_one),
+]
+
+
+@pytest.mark.parametrize(("held", "offender"), OFFENDERS, ids=[offender.__name__ for _, offender in OFFENDERS])
+def test_a_factory_that_breaks_its_contract_is_caught(held, offender):
+    case = Case(f"{__name__}:{offender.__name__}", "", {})
+    with pytest.raises((AssertionError, ValueError)):
+        held(case, *([None] if held is test_a_source_stacks_rows_as_its_spec_says else []))
+
+
+def test_an_annotation_that_could_hide_a_contract_is_refused_and_a_late_library_s_is_not():
+    def function():
+        """Stand in for a function of a leaf."""
+
+    function.__annotations__ = {"rows": "Nowhere", "return": "pa.Table"}
+    assert returned(function) is None
+    function.__annotations__ = {"return": "Source"}
+    with pytest.raises(TypeError, match="import Source also at run time"):
+        returned(function)

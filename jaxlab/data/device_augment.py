@@ -8,16 +8,11 @@ Usage: ``data.device_augment = (spec("jaxlab.data.device_augment:mixup", alpha=0
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
 from jaxlab.core.errors import ConfigError
-from jaxlab.core.types import Array, Batch, DataSpec
-
-DeviceTransform = Callable[[Batch, Array], Batch]
-"""A pure function of a batch on devices and a key; every field keeps its leading axis."""
+from jaxlab.core.types import Array, Batch, DataSpec, DeviceTransform
 
 
 def mixup(

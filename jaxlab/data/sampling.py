@@ -7,19 +7,17 @@ Usage: ``data.sampling = spec("jaxlab.data.sampling:balanced", power=0.5)``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from jaxlab.core import rng
 from jaxlab.core.errors import ConfigError, DataError
-from jaxlab.core.types import Source
+from jaxlab.core.types import Sampling, Source
 from jaxlab.data.table_columns import missing, read
 
-Weighting = Callable[[Source], np.ndarray]
 
-
-def balanced(power: float = 1.0, field: str = "label") -> Weighting:
+def balanced(power: float = 1.0, field: str = "label") -> Sampling:
     """Return the rule that draws a class of n rows in proportion to ``n ** (1 - power)``.
 
     Args:
@@ -39,12 +37,12 @@ def balanced(power: float = 1.0, field: str = "label") -> Weighting:
     return weigh
 
 
-def square_root(field: str = "label") -> Weighting:
+def square_root(field: str = "label") -> Sampling:
     """Return the rule that draws a class in proportion to the square root of its number of rows."""
     return balanced(0.5, field)
 
 
-def by_source() -> Weighting:
+def by_source() -> Sampling:
     """Return the rule that draws rows by the weights that a mixture of sources gives them, its ``row_weights`` [N]."""
 
     def weigh(source: Source) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Splits as files: the indices of each part with a seed and fingerprints, and lists of rows to leave out.
 
 An index file is JSON: seed, by, base_fingerprint, size (rows of the whole data), parts (name to indices) and
-fingerprint, a hash of all that. A filter file is ``{"drop": [index, ...]}``, as an audit writes it; base_fingerprint
-and size are checked where it has them. Usage: ``spec("jaxlab.data.splits:from_file", source=spec("..."),
-path="split.json", part="train")``.
+fingerprint, a hash of all that. A filter file is ``{SPLIT: {"drop": [index, ...]}}``, as an audit writes it;
+base_fingerprint and size of a split are checked where it has them.
+Usage: ``spec("jaxlab.data.splits:from_file", source=spec("..."), path="split.json", part="train")``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlab.core.errors import DataError
+from jaxlab.core.errors import DataError, did_you_mean
 
 
 def write(path: str, content: Mapping[str, Any]) -> None:
@@ -35,16 +35,13 @@ def digest(content: Mapping[str, Any]) -> str:
     return f"file:{hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}"
 
 
-def load(path: str, base_fingerprint: str, size: int) -> dict[str, Any]:
-    """Return a file's content; DataError if it cannot be read, has been changed, or is of other data."""
-    try:
-        content = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:  # of JSON, and of text that is not UTF-8
-        raise DataError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}; expected an object with 'parts' or 'drop'")
+def load(path: str, base_fingerprint: str, size: int, split: str | None = None) -> dict[str, Any]:
+    """Return a file's content, or its entry `split`; DataError if unreadable, changed, or of other data."""
+    content = _object(path)
+    if split is not None:
+        if not isinstance(content.get(split), dict):
+            raise DataError(f"{path}: no split {split!r}{did_you_mean(split, content)}")
+        content = content[split]
     if content.get("size", size) != size:
         raise DataError(f"{path} is of data with {content['size']} rows; this data has {size}")
     if content.get("base_fingerprint", base_fingerprint) != base_fingerprint:
@@ -53,6 +50,18 @@ def load(path: str, base_fingerprint: str, size: int) -> dict[str, Any]:
         )
     if content.get("fingerprint", digest(content)) != digest(content):
         raise DataError(f"{path} has been changed since it was written: its fingerprint does not fit its content")
+    return content
+
+
+def _object(path: str) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:  # of JSON, and of text that is not UTF-8
+        raise DataError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected an object")
     return content
 
 

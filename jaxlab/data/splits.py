@@ -149,13 +149,13 @@ def from_file(source: Source, path: str, part: str = "train") -> Subset:
     return Subset(source, parts[part], {"part": part, **facts})
 
 
-def filtered(source: Source, path: str) -> Subset:
-    """Return a source without the rows that a filter file lists under ``drop``, such as an audit's.
+def filtered(source: Source, path: str, split: str = "train") -> Subset:
+    """Return a source without the rows that a filter file, such as an audit's, lists under ``drop`` of its `split`.
 
     Raises:
       DataError: as for `from_file`, or no row is left.
     """
-    content = split_files.load(path, fingerprint(source), len(source))
+    content = split_files.load(path, fingerprint(source), len(source), split)
     if "drop" not in content:
         raise DataError(f"{path}: no 'drop', a list of the row numbers to leave out{did_you_mean('drop', content)}")
     drop = split_files.indices(path, "drop", content["drop"], len(source))

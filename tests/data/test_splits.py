@@ -265,9 +265,8 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path, content,
     path = tmp_path / "split.json"
     if content is not None:
         path.write_bytes(content)
-    for read in (splits.from_file, splits.filtered):
-        with pytest.raises(DataError, match=rf"split\.json.*{message}"):
-            read(make_source(), str(path))
+    with pytest.raises(DataError, match=rf"split\.json.*{message}"):
+        splits.from_file(make_source(), str(path))
 
 
 def test_saving_parts_that_overlap_or_are_of_other_data_is_an_error(tmp_path):
@@ -281,7 +280,7 @@ def test_saving_parts_that_overlap_or_are_of_other_data_is_an_error(tmp_path):
 
 def test_a_filter_leaves_out_what_it_lists_of_a_source_or_of_a_split(tmp_path):
     path = tmp_path / "filter.json"
-    path.write_text(json.dumps({"drop": [3, 0]}))
+    path.write_text(json.dumps({"train": {"drop": [3, 0]}}))
     source = make_source(10)
     assert splits.filtered(source, str(path)).indices.tolist() == [1, 2, 4, 5, 6, 7, 8, 9]
     train = splits.part(source, "train")
@@ -292,9 +291,11 @@ def test_a_filter_leaves_out_what_it_lists_of_a_source_or_of_a_split(tmp_path):
         ({"drop": list(range(10))}, "holds no rows"),
         ({"drop": [1], "base_fingerprint": "rows:1"}, "fingerprint"),
     ):
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps({"train": content}))
         with pytest.raises(DataError, match=message):
             splits.filtered(source, str(path))
+    with pytest.raises(DataError, match="no split 'valid'"):
+        splits.filtered(source, str(path), "valid")
 
 
 def test_rows_with_missing_values_can_be_dropped():
