@@ -35,8 +35,10 @@ def data_folder(tmp_path_factory) -> Path:
     builder.download_and_prepare(
         download_dir=str(files / "downloads"), download_config=tfds.download.DownloadConfig(manual_dir=str(files))
     )
-    tiny = type("Builder", (protein.Builder,), {"name": "protein", "_split_generators": tiny_protein})
-    tiny(data_dir=str(root), file_format=FILE_FORMAT).download_and_prepare(download_dir=str(files / "downloads"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protein.Builder, "_split_generators", tiny_protein)
+        builder = protein.Builder(data_dir=str(root), file_format=FILE_FORMAT)
+        builder.download_and_prepare(download_dir=str(files / "downloads"))
     return root
 
 
