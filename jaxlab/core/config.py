@@ -21,7 +21,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
-from jaxlab.core.errors import ConfigError, JaxlabError, did_you_mean
+from jaxlab.core.errors import ConfigError, DataError, JaxlabError, did_you_mean
 from jaxlab.core.factory import import_factory, parameters_of
 
 FACTORY = "factory"
@@ -97,7 +97,11 @@ def build(node: Any, /, *, path: str = "config", **context: Any) -> Any:
                 f"({', '.join(sorted(context)) or 'empty'}) gives it"
             )
         values[name] = context[name]
-    return function(**values)
+    try:
+        return function(**values)
+    except (ConfigError, DataError) as error:
+        message = str(error)
+        raise type(error)(message if message.startswith("config.") else f"{path}: {message}") from error
 
 
 def load(source: str | Path) -> ConfigDict:

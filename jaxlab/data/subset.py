@@ -108,7 +108,8 @@ def _bytes(column: np.ndarray) -> bytes:
 
 def _check_pair(name: str, one: Source, other_name: str, other: Source) -> None:
     if not isinstance(one, Subset) and not isinstance(other, Subset):
-        return  # two sources with rows of their own: what they share is the audit's business
+        _check_records(name, one.spec.meta, other_name, other.spec.meta)
+        return  # equal rows of different data are the audit's business
     (base, rows), (_, other_rows) = _rows(one), _rows(other)
     if _base_fingerprint(one) != _base_fingerprint(other):
         return
@@ -122,6 +123,22 @@ def _check_pair(name: str, one: Source, other_name: str, other: Source) -> None:
         if len(both):
             first = ", ".join(map(repr, both[:5].tolist()))
             raise DataError(f"the splits {name!r} and {other_name!r} share {len(both)} groups of {field!r}: {first}")
+
+
+def _check_records(name: str, one: Mapping[str, Any], other_name: str, other: Mapping[str, Any]) -> None:
+    """Raise DataError if two slices of one prepared data set hold the same records of a file."""
+    if (one.get("name"), one.get("version")) != (other.get("name"), other.get("version")):
+        return
+    shared = sum(
+        max(0, min(last, other_last) - max(first, other_first))
+        for file, first, last in one.get("records", ())
+        for other_file, other_first, other_last in other.get("records", ())
+        if file == other_file
+    )
+    if shared:
+        raise DataError(
+            f"the splits {name!r} ({one['split']}) and {other_name!r} ({other['split']}) share {shared} rows"
+        )
 
 
 def _group_fields(source: Source) -> set[str]:

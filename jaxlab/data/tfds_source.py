@@ -39,8 +39,8 @@ def make(
     """Return a split of a prepared data set, in the order in which it was written. Texts are served as `str`.
 
     ``meta`` of the spec: name, version, split, classes (names of the classes of ``label``, empty if it has none),
-    skipped (corrupt rows left out) and fingerprint (a hash: of the rows if they are in memory, else of the files'
-    beginnings and sizes).
+    records (of each file its name, the first record and the one after the last), skipped (corrupt rows left out) and
+    fingerprint (a hash: of the rows if they are in memory, else of the files' beginnings and sizes).
 
     Args:
       name: any data set prepared below `data_dir` (``name``, ``name/config`` or ``name/version``), or
@@ -68,6 +68,7 @@ def make(
     label = features.get("label")
     classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
     meta = {"name": builder.info.name, "version": str(builder.info.version), "split": split, "classes": classes}
+    meta["records"] = tuple((Path(shard.filename).name, *_records(shard)) for shard in shards)
     cache = Path(builder.data_dir) / CACHE / _cache_key(builder, split, shards)
     if _row_bytes(builder, fields) * size > in_memory_bytes:
         skipped = corrupt_rows(builder, split, fields, Path(f"{cache}-skipped")) if on_error == "skip" else ()
@@ -164,6 +165,11 @@ def _split_of(builder: tfds.core.DatasetBuilder, split: str) -> tuple[int, Seque
     if missing:
         raise DataError(f"{builder.info.name}: {missing[0]} is missing; prepare the data set again")
     return size, shards
+
+
+def _records(shard: Any) -> tuple[int, int]:
+    """Return the first record of a part of a file and the one after its last; -1 stands for all that follow."""
+    return shard.skip, shard.examples_in_shard if shard.take == -1 else shard.skip + shard.take
 
 
 def _row_bytes(builder: tfds.core.DatasetBuilder, fields: Mapping[str, Field]) -> float:

@@ -161,6 +161,11 @@ def make_buckets(config: ConfigDict, sources: Mapping[str, Source], fit: Fit) ->
         if taken:
             raise ConfigError(f"config.{path} cannot be had together with config.data.buckets; leave one out")
     train = Transformed(sources["train"], fit.transforms, fit.meta)
+    for name in (*wanted.fields, wanted.mask):
+        if name not in train.spec.example:
+            raise ConfigError(
+                f"config.data.buckets: the data has no field {name!r}{did_you_mean(name, train.spec.example)}"
+            )
     lengths = token_lengths(train, wanted.mask)
     return Buckets(lengths, wanted.lengths, config.train.batch_size, config.seed, wanted.fields, wanted.mask)
 

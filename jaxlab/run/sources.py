@@ -18,6 +18,7 @@ from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 from jaxlab.core.types import Source
 from jaxlab.data import sampling, splits
 from jaxlab.data.arrays import ArraySource
+from jaxlab.data.column_source import ColumnSource
 from jaxlab.data.subset import Subset, check_classes, check_disjoint
 from jaxlab.data.table_columns import chunks
 
@@ -82,7 +83,7 @@ def log_sampling(sources: Mapping[str, Source], weights: np.ndarray | None) -> N
 
 
 def _is_in_memory(source: Source) -> bool:
-    return isinstance(source.base if isinstance(source, Subset) else source, ArraySource)
+    return isinstance(source.base if isinstance(source, Subset) else source, ArraySource | ColumnSource)
 
 
 def _check_values(split: str, source: Source, learning: bool) -> None:

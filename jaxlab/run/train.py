@@ -49,8 +49,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
       PreemptedError: asked to stop by SIGTERM or SIGINT; the state is saved.
     """
     folder = Path(workdir).expanduser().resolve()
-    if (folder / record.SUMMARY).exists():
+    if (folder / record.CONFIG).exists():  # a run of another config is refused before its data are opened
         record.open_run(folder, config, origin or {})
+    if (folder / record.SUMMARY).exists():
         _log.info("%s is finished", folder)
         return Run(folder)
     experiment = assemble(config, learnt=record.read_learnt(folder))

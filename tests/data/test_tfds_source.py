@@ -8,6 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import ConfigError, DataError
+from jaxlab.data.subset import check_disjoint
 from jaxlab.data.tfds_source import CACHE, make
 
 ROWS = 20
@@ -380,3 +381,17 @@ def test_a_cache_written_before_manifests_named_their_arrays_is_still_read(tmp_p
 def test_an_unknown_way_to_treat_errors_is_refused(prepared):
     with pytest.raises(ConfigError, match="on_error='ignore': expected 'raise' or 'skip'"):
         make("tiny_of_source_test", "train", str(prepared), on_error="ignore")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [("train[:50%]", "train[50%:]", 0), ("train[:50%]", "train[40%:]", 2), ("train", "train[19:]+test", 1),
+     ("train", "test", 0)],
+)  # fmt: skip
+def test_slices_that_share_records_are_an_error_that_counts_them(prepared, one, other, shared):
+    sources = {name: make(f"{__name__}:Tiny", name, str(prepared)) for name in (one, other)}
+    if not shared:
+        return check_disjoint(sources)
+    with pytest.raises(DataError, match=f"share {shared} rows"):
+        check_disjoint(sources)
+    return None
