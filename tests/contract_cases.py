@@ -75,6 +75,7 @@ CASES: dict[str, tuple[dict[str, Any], ...]] = {
         {"path": "pictures", "size": (8, 8)},
         {"path": "pictures", "size": (8, 6), "channels": 1, "in_memory_bytes": 0},
     ),
+    "jaxlab.data.fields:drop": ({"names": ("label",)},),
     "jaxlab.data.images:standardise": ({"mean": (0.5,), "std": (0.25,)},),
     "jaxlab.data.memmap_source:make": ({"path": "arrays", "classes": ("a", "b", "c")},),
     "jaxlab.data.mixture:make": ({"sources": (_table, _table), "weights": (3.0, 1.0)},),
@@ -134,7 +135,7 @@ def write_files(folder: Path) -> None:
     table = table_source.make(str(folder / "shirts.csv"), target="size", group="shop", time="week")
     parts = (("train", 0.5), ("valid", 0.5))
     splits.save(str(folder / "split.json"), {name: splits.part(table, name, parts) for name, _ in parts})
-    (folder / "drop.json").write_text(json.dumps({"drop": [1, 4]}))
+    (folder / "drop.json").write_text(json.dumps({"train": {"drop": [1, 4]}}))
     if importlib.util.find_spec("datasets"):
         from datasets import ClassLabel, Dataset, Features, Value
 

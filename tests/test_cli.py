@@ -217,7 +217,7 @@ def test_help_names_every_command_and_starts_without_jax(tmp_path):
         assert ran.returncode == 0, ran.stderr
         assert ran.stdout.splitlines()[-1] == "False False"
     commands = spawn("--help", cwd=tmp_path).stdout
-    assert all(f"\n    {name} " in commands for name in ("train", "check", "evaluate", "doctor"))
+    assert all(f"\n    {name} " in commands for name in ("train", "check", "audit", "evaluate", "doctor"))
 
 
 @pytest.mark.slow

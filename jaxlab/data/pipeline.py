@@ -205,5 +205,6 @@ def _from_workers(batches: Batches, starts: range, chunk: int, workers: int) -> 
 
     if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which only absl's own app.run would have parsed
         flags.FLAGS.mark_as_parsed()
-    dataset = grain.MapDataset.source(_Chunks(batches, starts, chunk)).to_iter_dataset()
+    few = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)  # Grain's default holds 500 chunks a worker
+    dataset = grain.MapDataset.source(_Chunks(batches, starts, chunk)).to_iter_dataset(few)
     return iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))

@@ -114,13 +114,13 @@ def test_a_second_compilation_is_an_alarm_that_names_the_shapes():
 def test_a_normal_run_traces_each_of_its_programs_once(tmp_path, monkeypatch, per_call):
     traced = []
 
-    def watch(function):
+    def watch(function, expected):
         def noted(*arguments):
             traced.append(function.__qualname__)
             return function(*arguments)
 
         noted.__qualname__ = function.__qualname__
-        return watch_compilations(noted)
+        return watch_compilations(noted, expected)
 
     monkeypatch.setattr("jaxlab.train.parallel.watch_compilations", watch)
     with warnings.catch_warnings():
@@ -156,9 +156,9 @@ def test_a_hook_that_raises_ends_the_run_with_its_error_and_the_run_goes_on_from
 
 
 def test_a_source_that_raises_while_it_is_read_ahead_ends_the_run_with_its_error(tmp_path):
-    config = shortened(tiny.mlp(), steps=100, checkpoint_every=4)
+    config = shortened(tiny.mlp(), steps=1000, checkpoint_every=40)
     with config.unlocked():
-        config.data.train = jaxlab.spec("tiny:breaking_source", after=50 * 32)
+        config.data.train = jaxlab.spec("tiny:breaking_source", after=500 * 32)
     with pytest.raises(OSError, match="the disk is gone"):
         jaxlab.train(config, tmp_path / "run")
     assert not prefetching()

@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
 
 
 def breaking_source(after: int, split: str = "train") -> ArraySource:
-    """Return digits that raise once `after` rows have been asked for."""
+    """Return digits that raise once `after` rows have been asked for, by the checks before training or for a batch."""
     return BreakingSource(digits.make(split), after)
 
 
