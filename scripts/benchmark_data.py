@@ -23,8 +23,8 @@ from benchmark_loop import CASES, jaxlab_loop
 from jaxlab.core import record
 from jaxlab.data import images, packed, tfds_source
 from jaxlab.data.arrays import ArraySource
+from jaxlab.data.column_source import ColumnSource
 from jaxlab.data.pipeline import Batches, feed
-from jaxlab.data.text_source import TextSource
 from jaxlab.data.tokenize import train_tokenizer
 
 BATCH = 256
@@ -163,7 +163,7 @@ def tokenised() -> tuple[str, Callable[[], dict[str, Turn]]]:
     return f"{TEXT_BYTES // 10**6} MB of text, to packed rows", variants
 
 
-def standard_library() -> TextSource:
+def standard_library() -> ColumnSource:
     """Return the source files of Python's standard library, some 10 MB of text that every machine has."""
     texts, size = [], 0
     for path in sorted(Path(os.__file__).parent.rglob("*.py")):
@@ -172,16 +172,16 @@ def standard_library() -> TextSource:
             size += len(texts[-1])
         if size >= TEXT_BYTES:
             break
-    return TextSource({"text": np.array(texts, object)}, {"name": "standard library"})
+    return ColumnSource({"text": np.array(texts, object)}, {"name": "standard library"})
 
 
-def pack_anew(source: TextSource, tokenizer: str, cache: str) -> float:
+def pack_anew(source: ColumnSource, tokenizer: str, cache: str) -> float:
     """Pack with an empty cache."""
     shutil.rmtree(cache, ignore_errors=True)
     return pack(source, tokenizer, cache)
 
 
-def pack(source: TextSource, tokenizer: str, cache: str) -> float:
+def pack(source: ColumnSource, tokenizer: str, cache: str) -> float:
     """Return tokens a second."""
     began = time.perf_counter()
     rows = packed.make(source, tokenizer, length=1024, cache=cache)
