@@ -4,7 +4,8 @@ python scripts/prepare_data.py fashion_mnist
 jaxlab train --config=configs/fashion_mnist_cnn.py --workdir=runs/fashion && jaxlab evaluate --workdir=runs/fashion
 
 Test accuracy 0.9296 (step 5000, validation 0.9342), seed 0; 4 to 8 steps a second on 2 CPU cores, about 15 minutes,
-a third less with --config.train.steps_per_call=20. The preset's accuracy has not been measured to the end yet.
+a third less with --config.train.steps_per_call=20. The preset (340,114 parameters): test accuracy 0.9368 (step 4600,
+validation 0.9417), seed 0; 59 minutes on 2 CPU cores that other work shared, about 4 steps a second when they are free.
 """
 
 from ml_collections import ConfigDict

@@ -2,6 +2,9 @@
 
 python scripts/prepare_data.py protein
 jaxlab train --config=configs/protein_mlp.py --workdir=runs/protein && jaxlab evaluate --workdir=runs/protein
+
+Test cross-entropy 0.0132, accuracy 0.9965 (step 1500; always "other" has 0.9903), seed 0; 20 seconds on 2 CPU cores.
+`jaxlab audit --config=configs/protein_mlp.py --ignore=group` finds 783 rows of valid that stand in train too.
 """
 
 from ml_collections import ConfigDict

@@ -176,6 +176,8 @@ def _evaluate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str
     result = evaluate(parsed.workdir, parsed.split, parsed.step, parsed.batch_size)
     for name, value in result["metrics"].items():
         print(f"{name} {value:.4f}  (n={result['n']}, step {result['step']})", file=sys.stderr)
+    if result["split"] == "test" and result["reads"] > 1:
+        print(f"this run has read its test labels {result['reads']} times", file=sys.stderr)
     return result
 
 

@@ -8,6 +8,7 @@ Usage: ``feed(TrainBatches(source, (), 128, seed), first=0, last=1000, chunk=8, 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from jaxlab.data.bucketing import Buckets
 T = TypeVar("T")
 CHUNK_BYTES = 2**18  # one transfer carries about this much: small batches travel together, large ones alone
 CHUNK_STEPS = 32
+WORKER_BYTES = 2**21  # what a worker process hands over at once
 CHEAP_BYTES = 2**20  # rows of arrays in memory: up to here a gather and a transfer take well under a millisecond
 
 
@@ -189,22 +191,29 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
 class _Chunks:
     """The chunks as Grain's random-access source."""
 
-    def __init__(self, batches: Batches, starts: range, chunk: int) -> None:
-        self._batches, self._starts, self._chunk = batches, starts, chunk
+    def __init__(self, batches: Batches, starts: range, length: int) -> None:
+        self._batches, self._starts, self._length = batches, starts, length
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def __getitem__(self, place: Any) -> HostBatch:
-        return self._batches.chunk(self._starts[int(place)], self._chunk)
+        return self._batches.chunk(self._starts[int(place)], self._length)
 
 
 def _from_workers(batches: Batches, starts: range, chunk: int, workers: int) -> Iterator[HostBatch]:
+    """Yield the chunks; several come from a worker at once, since Grain takes milliseconds an element."""
     import grain  # 1.5 s, and only larger-than-memory data needs it
     from absl import flags
 
     if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which only absl's own app.run would have parsed
         flags.FLAGS.mark_as_parsed()
-    few = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)  # Grain's default holds 500 chunks a worker
-    dataset = grain.MapDataset.source(_Chunks(batches, starts, chunk)).to_iter_dataset(few)
-    return iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
+    group = 1 if batches.buckets is not None else max(1, WORKER_BYTES // (chunk * batch_bytes(batches)))
+    source = _Chunks(batches, starts[::group], chunk * group)
+    few = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)  # Grain's default holds 500 elements a worker
+    dataset = grain.MapDataset.source(source).to_iter_dataset(few)
+    groups = iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
+    pieces = (
+        {name: x[i * chunk : (i + 1) * chunk] for name, x in whole.items()} for whole in groups for i in range(group)
+    )
+    return itertools.islice(pieces, len(starts))

@@ -28,6 +28,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a checkpoint of a run on a split; write the prediction store, ``evaluation.json`` and plots.
 
+    The result's ``reads`` says how often evaluations of this run have read the split's labels: of ``test``, once is best.
+
     Args:
       workdir: the run's directory.
       split: train, valid or test; train is measured unshuffled and not augmented.
@@ -56,11 +58,12 @@ def evaluate(
     statistics, table = predict(state, _pairs(experiment, split, batch_size, strategy), compiled, strategy)
     metrics = summarise(statistics, experiment.metrics, split)
     store = write_store(folder, split, at, table)
+    evaluations = record.read_json(folder / EVALUATION)
+    reads = 1 + max((found["reads"] for found in evaluations.values() if found["split"] == split), default=0)
     result = {
-        "split": split, "step": at, "n": len(table["id"]), "metrics": metrics,
+        "split": split, "step": at, "n": len(table["id"]), "reads": reads, "metrics": metrics,
         "parameters": "raw" if config.train.ema is None else "ema", "predictions": str(store.relative_to(folder)),
     }  # fmt: skip
-    evaluations = record.read_json(folder / EVALUATION)
     record.write_json(folder / EVALUATION, {**evaluations, f"{split}-{at}": result})
     plots = _draw(folder, split, at, experiment)
     return {"workdir": str(folder), **result, "plots": [str(path.relative_to(folder)) for path in plots]}
