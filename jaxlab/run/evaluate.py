@@ -28,7 +28,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a checkpoint of a run on a split; write the prediction store, ``evaluation.json`` and plots.
 
-    The result's ``reads`` says how often evaluations of this run have read the split's labels: of ``test``, once is best.
+    ``reads`` in the result: how often evaluations of this run have read the split's labels. Of ``test``, once is best.
 
     Args:
       workdir: the run's directory.
