@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark_loop import CASES, jaxlab_loop
+from benchmark_loop import CASES, Turn, interleaved, jaxlab_loop
 
 from jaxlab.core import record
 from jaxlab.data import images, packed, tfds_source
@@ -32,33 +32,16 @@ STEPS = 234  # one epoch of Fashion-MNIST
 PIXELS = 1
 TEXT_BYTES = 10_000_000
 
-Turn = Callable[[], float]  # returns examples, or tokens, a second
-
 
 def run(only: str, repeats: int) -> dict[str, Any]:
     """Return the rows of the cases whose name contains `only`, and what the table has to say about them."""
     cases = (augmented(0), augmented(2), gathered(), tokenised(), waiting())
-    rows = [row for name, variants in cases if only in name for row in measured(name, variants(), repeats)]
+    rows = [row for name, variants in cases if only in name for row in interleaved(name, variants(), repeats)]
     about = (
         f"Examples (tokens, for texts) a second; ratio to the first variant of each case, medians of {repeats} turns,"
         " lowest and highest paired ratio in brackets; the last case is a share in per cent"
     )
     return {"about": about, "unit": "per second", "rows": rows}
-
-
-def measured(case: str, turns: dict[str, Turn], repeats: int) -> Iterator[dict[str, Any]]:
-    """Yield a row a variant after all have taken turns."""
-    rates: dict[str, list[float]] = {name: [] for name in turns}
-    for repeat in range(repeats):
-        for name in list(turns) if repeat % 2 == 0 else list(reversed(turns)):
-            rates[name].append(turns[name]())
-    base = np.array(next(iter(rates.values())))
-    for name, values in rates.items():
-        ratios = np.array(values) / base
-        yield {
-            "case": case, "variant": name, "rate": float(np.median(values)), "ratio": float(np.median(ratios)),
-            "ratio_low": float(ratios.min()), "ratio_high": float(ratios.max()),
-        }  # fmt: skip
 
 
 def fashion() -> ArraySource:

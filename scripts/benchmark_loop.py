@@ -82,24 +82,25 @@ def measure_case(case: Case, repeats: int) -> list[dict[str, Any]]:
             turns["Keras on JAX"] = keras_loop(case)
         for turn in turns.values():
             turn()
-        speeds: dict[str, list[float]] = {name: [] for name in turns}
-        for repeat in range(repeats):
-            names = list(turns) if repeat % 2 == 0 else list(reversed(turns))  # nobody always goes first
-            for name in names:
-                speeds[name].append(turns[name]())
-            print(f"{case.name}: {repeat + 1} of {repeats}", file=sys.stderr)
-    base = np.array(speeds["hand-written"])
+        return interleaved(case.name, turns, repeats)
+
+
+def interleaved(case: str, turns: dict[str, Turn], repeats: int) -> list[dict[str, Any]]:
+    """Return a row a variant after all have taken turns, each with its paired ratio to the first."""
+    rates: dict[str, list[float]] = {name: [] for name in turns}
+    for repeat in range(repeats):
+        for name in list(turns) if repeat % 2 == 0 else list(reversed(turns)):  # nobody always goes first
+            rates[name].append(turns[name]())
+        print(f"{case}: {repeat + 1} of {repeats}", file=sys.stderr)
+    base = np.array(next(iter(rates.values())))
     return [
         {
-            "case": case.name,
-            "variant": name,
-            "rate": float(np.median(values)),
-            "ratio": float(np.median(np.array(values) / base)),
-            "ratio_low": float(np.min(np.array(values) / base)),
+            "case": case, "variant": name, "rate": float(np.median(values)),
+            "ratio": float(np.median(np.array(values) / base)), "ratio_low": float(np.min(np.array(values) / base)),
             "ratio_high": float(np.max(np.array(values) / base)),
         }
-        for name, values in speeds.items()
-    ]
+        for name, values in rates.items()
+    ]  # fmt: skip
 
 
 def load(case: Case, steps_per_call: int) -> ConfigDict:

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlab.core import rng
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import DataSpec, Fittable, Source, Transform
-from jaxlab.data.pipeline import RowRandomness, transformed_spec
+from jaxlab.data.pipeline import transformed, transformed_spec
 
 Learnt = Mapping[str, Any]
 
@@ -48,10 +47,7 @@ class Transformed:
     def __getitems__(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the transformed rows at `indices`."""
         fields = self._source.__getitems__(indices)
-        for place, transform in enumerate(self._transforms):
-            generator = rng.host(0, "transform-fit", place)
-            fields = transform(fields, RowRandomness(generator, len(indices), slice(None)))
-        return fields
+        return transformed(fields, self._transforms, (0, "transform-fit"), len(indices), slice(None))
 
 
 def fit_all(parts: Sequence[Transform | Fittable], source: Source, learnt: Sequence[Learnt | None] | None) -> Fit:

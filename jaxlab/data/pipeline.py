@@ -99,12 +99,24 @@ class Batches:
 
     def _transform(self, fields: Mapping[str, np.ndarray], number: int) -> Mapping[str, np.ndarray]:
         stream = "transform" if self.training else "transform-eval"
-        for place, transform in enumerate(self.transforms):
-            generator = rng.host(self.seed, stream, number, place)
-            fields = transform(fields, RowRandomness(generator, self.batch_size, self.rows))
+        counters = (self.seed, stream, number)
+        fields = transformed(fields, self.transforms, counters, self.batch_size, self.rows)
         if self.training and self.buckets is not None:
             return self.buckets.trim(fields, number)
         return fields
+
+
+def transformed(
+    fields: Mapping[str, np.ndarray],
+    transforms: Sequence[Transform],
+    counters: tuple[int | str, ...],
+    batch_size: int,
+    rows: slice,
+) -> Mapping[str, np.ndarray]:
+    """Return the `rows` of a batch as `transforms` leave them; `counters` (seed, stream, ...) and place seed each."""
+    for place, transform in enumerate(transforms):
+        fields = transform(fields, RowRandomness(rng.host(*counters, place), batch_size, rows))
+    return fields
 
 
 def transformed_spec(source: Source, transforms: Sequence[Transform]) -> DataSpec:

@@ -27,7 +27,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxlab.core import record
-from jaxlab.core.config import build
 from jaxlab.core.errors import UsageError, did_you_mean
 from jaxlab.core.types import Source
 from jaxlab.data.audit import Survey, column, names_of, survey
@@ -35,8 +34,9 @@ from jaxlab.data.audit_findings import Finding
 from jaxlab.data.audit_pairs import Overlap, overlaps
 from jaxlab.data.audit_table import describe, describe_categories
 from jaxlab.data.audit_verdict import Drops, Verdict, class_counts, judge, repeats
-from jaxlab.run.assemble import SPLITS, check_values
+from jaxlab.run.assemble import check_values
 from jaxlab.run.audit_page import page
+from jaxlab.run.sources import open_sources
 
 MAX_ROWS = 100_000
 _PAIRS = 200  # pairs of an overlap that audit.json lists
@@ -71,8 +71,7 @@ def audit(
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output={output} is a file; expected a folder")
     check_values(config)
-    splits = [split for split in SPLITS if split in config.data]
-    sources: dict[str, Source] = {s: build(config.data[s], path=f"config.data.{s}") for s in splits}
+    sources = open_sources(config)
     target = find_target(config, sources["train"], target)
     for name in ignore:
         _check_field("ignore", name, sources["train"])

@@ -20,7 +20,7 @@ from jaxlab.data import sampling, splits
 from jaxlab.data.arrays import ArraySource
 from jaxlab.data.column_source import ColumnSource
 from jaxlab.data.subset import Subset, check_classes, check_disjoint
-from jaxlab.data.table_columns import chunks
+from jaxlab.data.table_columns import chunks, read
 
 SPLITS = ("train", "valid", "test")
 
@@ -76,7 +76,7 @@ def log_sampling(sources: Mapping[str, Source], weights: np.ndarray | None) -> N
         for name, (count, draws) in sampling.class_counts(train, weights).items():
             _log.info("class %s: %d rows, %.1f draws an epoch", name, count, draws)
     if weights is not None and "source" in train.spec.example:
-        parts = train.__getitems__(np.arange(len(train)))["source"]
+        parts = read(train, ("source",))["source"]
         draws = np.bincount(parts, weights) * len(weights) / weights.sum()
         for part, (count, drawn) in enumerate(zip(np.bincount(parts), draws, strict=True)):
             _log.info("source %d of the mixture: %d rows, %.1f draws an epoch", part, count, drawn)
