@@ -2,7 +2,7 @@
 
 `Batches` maps a step to a host batch and holds no position; who reads it (a thread, or Grain's worker processes)
 changes nothing but speed. Knows no device: putting a batch there is a function that the caller passes.
-Usage: ``feed(TrainBatches(source, (), 128, seed), first=0, last=1000, chunk=8, put=jax.device_put)``.
+Usage: ``feed(Batches(source, (), 128, seed, training=True), first=0, last=1000, chunk=8, put=jax.device_put)``.
 """
 
 from __future__ import annotations
