@@ -6,13 +6,16 @@ folder that `write_files` fills.
 
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from jaxlab.core.config import spec
+from jaxlab.core.types import Outputs, Source
 from jaxlab.data import mixture, splits, table_source
 from jaxlab.data.arrays import ArraySource
 from jaxlab.data.column_source import ColumnSource
@@ -21,7 +24,7 @@ from jaxlab.data.subset import Subset
 CLASSES, SIZE = 3, 12
 _random = np.random.default_rng(0)
 _label = np.arange(SIZE) % CLASSES
-_facts = {"classes": ("a", "b", "c")}
+_facts = {"classes": ("a", "b", "c"), "vocabulary_size": 20, "pad_id": 0}
 _words = ("the", "cat", "sat", "on", "a", "mat", "naïve", "日本", "x🙂", "and", "ran", "far")
 
 
@@ -32,6 +35,7 @@ def _objects(values: Iterable[str | None]) -> np.ndarray:
 
 
 IMAGES = ArraySource({"image": _random.integers(0, 256, (SIZE, 8, 8, 3)).astype(np.uint8), "label": _label}, _facts)
+PICTURES = ArraySource({"image": _random.random((SIZE, 8, 8, 3)).astype(np.float32), "label": _label}, _facts)
 TOKENS = ArraySource(
     {
         "tokens": _random.integers(5, 20, (SIZE, 10)).astype(np.int32),
@@ -56,6 +60,35 @@ SAMPLES = {
     "jaxlab.data.text_noise": TOKENS, "jaxlab.data.tokenize": TEXTS,
 }  # fmt: skip
 """Rows for the transforms of a module; those of any other get `IMAGES`."""
+
+
+class Trained(NamedTuple):
+    """With what a model is tried: rows, and the objective that calls it."""
+
+    source: Source
+    objective: ConfigDict
+
+
+class Judged(NamedTuple):
+    """With what an objective is tried: rows, and a model's stand-in, whose results for a row are of that row alone."""
+
+    source: Source
+    model: Callable[..., Outputs]
+    adds_up: bool = True  # over parts of a batch: not so where other rows are the negatives
+
+
+def linear(*inputs: Any) -> Outputs:
+    """Return logits [B, CLASSES], a fixed linear map of each row of the first input."""
+    x_BD = jnp.reshape(inputs[0], (len(inputs[0]), -1))
+    return {"logits": x_BD @ jnp.cos(jnp.arange(x_BD.shape[1] * CLASSES)).reshape(-1, CLASSES)}
+
+
+CLASSIFIED = Trained(PICTURES, spec("jaxlab.objectives.classify:make"))
+TRAINED: dict[str, Trained] = {}
+"""By factory or module of models; for any other, `CLASSIFIED`."""
+JUDGED: dict[str, Judged] = {"jaxlab.objectives.classify": Judged(PICTURES, linear)}
+"""By factory or module of objectives; each needs one."""
+
 MIXED = mixture.make((IMAGES, Subset(IMAGES, np.array([0, 3, 6, 1]), {})), (3.0, 1.0))
 """A training source for sampling rules: classes of different sizes, from two sources."""
 

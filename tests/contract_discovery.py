@@ -8,11 +8,10 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import optax
 import pytest
-from contract_cases import CASES, EXTRAS, IMAGES, SAMPLES, SIZE
+from contract_cases import CASES, CLASSIFIED, EXTRAS, IMAGES, JUDGED, PICTURES, SAMPLES, SIZE, TRAINED, Judged, Trained
 from flax import linen as nn
 
 from jaxlab.core import config as configs
@@ -26,9 +25,6 @@ KINDS = [
     (contracts.Metric, "metric"), (optax.Schedule, "schedule"), (contracts.Periodic, "hook"),
     (Callable[[contracts.PyTree], contracts.PyTree], "mask"), (optax.GradientTransformation, "optimizer"),
 ]  # fmt: skip
-DATA = IMAGES.spec._replace(
-    example={**IMAGES.spec.example, "image": jax.ShapeDtypeStruct((8, 8, 3), np.float32)}
-)  # fmt: skip
 HALVES = (slice(0, SIZE // 2), slice(SIZE // 2, SIZE))
 
 
@@ -39,9 +35,22 @@ class Case(NamedTuple):
     kind: str
     arguments: dict[str, Any]
 
+    def _of(self, table: dict[str, Any], default: Any) -> Any:
+        return table.get(self.path, table.get(self.path.partition(":")[0], default))
+
     @property
     def sample(self) -> contracts.Source:
-        return SAMPLES.get(self.path.partition(":")[0], IMAGES)
+        return self._of(SAMPLES, IMAGES)
+
+    @property
+    def trained(self) -> Trained:
+        return self._of(TRAINED, CLASSIFIED)
+
+    @property
+    def judged(self) -> Judged:
+        judged = self._of(JUDGED, None)
+        assert judged is not None, f"{self.path} needs a line in contract_cases.JUDGED"
+        return judged
 
 
 def returned(function: Callable[..., Any]) -> Any:
@@ -102,15 +111,22 @@ def node_of(case):
     return configs.spec(case.path, **case.arguments)
 
 
-def make(case, **context):
+def make(case, data=PICTURES.spec, **context):
     """Build the factory as a resumed run does: from the JSON of a spec with all defaults, and the context."""
     node = configs.from_json(configs.to_json(node_of(case)))
-    return configs.build(node, data=DATA, total_steps=50, batch_axis=None, **context)
+    return configs.build(node, data=data, total_steps=50, batch_axis=None, **context)
 
 
-def make_batch(rows=slice(None)) -> contracts.HostBatch:
-    batch = Batches(IMAGES, (), SIZE, 0, training=False)[0]
+def make_trained(case, batch_axis=None):
+    """Return the model and the objective that calls it."""
+    data = case.trained.source.spec
+    model = configs.build(node_of(case), data=data, batch_axis=batch_axis)
+    return model, configs.build(case.trained.objective, data=data)
+
+
+def make_batch(rows=slice(None), source=PICTURES) -> contracts.HostBatch:
+    """Return all rows of `source`, of which the sixth is padding, or some of them."""
+    batch = Batches(source, (), SIZE, 0, training=False)[0]
     mask = np.ones(SIZE, np.float32)
     mask[5] = 0
-    batch = {**batch, "image": batch["image"].astype(np.float32) / 255, "mask": mask}
-    return {name: value[rows] for name, value in batch.items()}
+    return {name: value[rows] for name, value in {**batch, "mask": mask}.items()}

@@ -6,22 +6,32 @@ that need some, and `test_data_contracts` tests those of the data.
 
 import inspect
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract_cases import CASES, CLASSES, SIZE
-from contract_discovery import DATA, FOUND, HALVES, each, make, make_batch, node_of, public_functions
+from contract_cases import CASES, PICTURES, SIZE, linear
+from contract_discovery import FOUND, HALVES, each, make, make_batch, make_trained, node_of, public_functions
 
 from jaxlab.core import config as configs
 from jaxlab.core.factory import import_factory
+from jaxlab.train.apply import Initialising
 
 
-def apply(*inputs):
-    """Stand in for a model: a fixed linear map of each row of the first input."""
-    x_BD = jnp.reshape(inputs[0], (len(inputs[0]), -1))
-    return {"logits": x_BD @ jnp.cos(jnp.arange(x_BD.shape[1] * CLASSES)).reshape(-1, CLASSES)}, {}
+def stand_in(model):
+    """Return a model's stand-in as objectives call it."""
+
+    class Apply:
+        """A model that computes its results without its parameters."""
+
+        params: ClassVar = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}
+
+        def __call__(self, *inputs, **options):
+            return model(*inputs), {}
+
+    return Apply()
 
 
 def test_the_discovery_finds_what_there_was_when_it_was_written():
@@ -65,34 +75,41 @@ def test_a_factory_can_be_written_in_a_config_with_all_its_defaults_and_read_bac
 
 @each("model")
 def test_a_model_returns_named_results_with_one_row_an_example(case):
-    model = make(case)
-    image = make_batch()["image"]
-
-    def run(image):
-        return model.init_with_output(jax.random.key(0), image, train=False)[0]
-
-    for batch in (SIZE, 1):
-        outputs = jax.eval_shape(run, image[:batch])
-        assert isinstance(outputs, Mapping)
-        assert outputs["logits"].shape == (batch, CLASSES)
-        assert all(value.shape[0] == batch for value in outputs.values())
+    model, objective = make_trained(case)
+    for count in (SIZE, 2):
+        batch = make_batch(slice(0, count), case.trained.source)
+        loss = jax.eval_shape(lambda batch: objective(Initialising(model, 0), batch), batch)
+        assert isinstance(loss.outputs, Mapping)
+        assert loss.total.shape == loss.weight.shape == ()
+        assert loss.outputs
+        assert all(value.shape[0] == count for value in loss.outputs.values())
 
 
 @each("objective")
 def test_an_objective_returns_sums_over_real_rows_and_results_a_row(case):
-    objective = make(case)
-    whole, *parts = (objective(apply, make_batch(rows)) for rows in (slice(None), *HALVES))
-    np.testing.assert_allclose(whole.total, sum(part.total for part in parts), rtol=1e-5)
-    np.testing.assert_allclose(whole.weight, sum(part.weight for part in parts), rtol=1e-5)
-    without = make_batch(np.delete(np.arange(SIZE), 5))
-    np.testing.assert_allclose(objective(apply, without).total, whole.total, rtol=1e-5)
+    source, model, adds_up = case.judged
+    objective = make(case, source.spec)
+
+    def judge(rows):
+        return objective(stand_in(model), make_batch(rows, source))
+
+    whole, without = judge(slice(None)), judge(np.delete(np.arange(SIZE), 5))
+    np.testing.assert_allclose(without.total, whole.total, rtol=1e-5)
+    np.testing.assert_allclose(without.weight, whole.weight, rtol=1e-5)
+    assert whole.weight > 0
+    assert np.isfinite(whole.total)
     assert all(value.shape[0] == SIZE for value in whole.outputs.values())
+    if adds_up:
+        parts = [judge(rows) for rows in HALVES]
+        np.testing.assert_allclose(whole.total, sum(part.total for part in parts), rtol=1e-5)
+        np.testing.assert_allclose(whole.weight, sum(part.weight for part in parts), rtol=1e-5)
 
 
 @each("metric")
 def test_a_metric_adds_up_over_parts_of_a_batch_and_ignores_padding(case):
     metric = make(case)
-    outputs = configs.build(configs.spec("jaxlab.objectives.classify:make"), data=DATA)(apply, make_batch()).outputs
+    objective = configs.build(configs.spec("jaxlab.objectives.classify:make"), data=PICTURES.spec)
+    outputs = objective(stand_in(linear), make_batch()).outputs
 
     def value(*parts):
         statistics = [

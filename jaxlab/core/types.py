@@ -48,6 +48,16 @@ class DataSpec(NamedTuple):
             )
         return tuple(self.meta["classes"])
 
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of token ids; a DataError where the data has no tokens."""
+        if not self.meta.get("vocabulary_size"):
+            raise DataError(
+                "the data states no vocabulary_size, which the config's model needs; tokenise it, as by "
+                f"jaxlab.data.tokenize:byte (it has {', '.join(self.meta) or 'no facts'})"
+            )
+        return int(self.meta["vocabulary_size"])
+
 
 class Source(Protocol):
     """Random access to examples; ``__getitems__`` returns the rows stacked, one array a field."""
@@ -103,8 +113,18 @@ class Loss(NamedTuple):
     model_state: PyTree
 
 
-Apply = Callable[..., tuple[Outputs, PyTree]]
-"""The model with parameters, collections, random streams and the train flag bound; call it with batch fields."""
+class Apply(Protocol):
+    """The model with parameters, collections, random streams and the train flag bound; call it with batch fields.
+
+    ``params`` are the parameters themselves, for what is added to a loss about them; in `init_state` they exist once
+    the model has been called.
+    """
+
+    @property
+    def params(self) -> PyTree: ...
+
+    def __call__(self, *inputs: Array, **options: Any) -> tuple[Outputs, PyTree]: ...
+
 
 Objective = Callable[[Apply, Batch], Loss]
 """Decides how, and how often, the model is called, and what is minimised."""

@@ -7,9 +7,7 @@ Shape letters: B examples, K microbatches.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +15,7 @@ import optax
 from flax import linen as nn
 
 from jaxlab.core import rng
-from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import (
-    Apply,
     Array,
     Batch,
     DeviceTransform,
@@ -32,7 +28,8 @@ from jaxlab.core.types import (
     TrainState,
     TrainStep,
 )  # fmt: skip
-from jaxlab.train.precision import cast, compute_dtype
+from jaxlab.train.apply import Bound, Initialising
+from jaxlab.train.precision import compute_dtype
 
 _AUGMENT = 2**31  # keys of the model's calls are folded in from 0 up, those of the augmentations from here
 
@@ -47,23 +44,14 @@ def init_state(
 
     The objective calls the model, so that it alone decides with which fields.
     """
-    captured: dict[str, PyTree] = {}
-
-    def initialise(*inputs: Array, **options: Any) -> tuple[Outputs, PyTree]:
-        streams = {"params": rng.key(seed, "init", 0), "dropout": rng.key(seed, "init-dropout", 0)}
-        if not captured:
-            outputs, variables = model.init_with_output(streams, *inputs, **_train_flag(model, False), **options)
-            captured.update(variables)
-        else:
-            outputs = model.apply(captured, *inputs, rngs=streams, **_train_flag(model, False), **options)
-        return _checked(outputs), {}
-
-    objective(initialise, batch)
-    params = captured.pop("params", {})
+    apply = Initialising(model, seed)
+    objective(apply, batch)
+    params = apply.params
+    model_state = {name: tree for name, tree in apply.variables.items() if name != "params"}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        model_state=captured,
+        model_state=model_state,
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.array, params) if ema else None,
     )
@@ -139,7 +127,7 @@ def _make_sums(
             batch = transform(batch, jax.random.fold_in(key, _AUGMENT + place))
 
         def loss(params: PyTree) -> tuple[Array, tuple[Statistics, PyTree]]:
-            apply = _bind(model, params, model_state, key, dtype, train=True)
+            apply = Bound(model, params, model_state, key, dtype, train=True)
             total, weight, outputs, new_state = objective(apply, batch)
             return total, (_statistics(metrics, outputs, batch, total, weight), new_state)
 
@@ -183,7 +171,7 @@ def make_eval_step(
     def eval_step(state: TrainState, batch: Batch) -> tuple[Statistics, Outputs]:
         params = state.params if state.ema is None else state.ema
         batch = _blank_padding(batch)
-        apply = _bind(model, params, state.model_state, None, dtype, train=False)
+        apply = Bound(model, params, state.model_state, None, dtype, train=False)
         total, weight, outputs, _ = objective(apply, batch)
         statistics = _statistics(metrics, outputs, batch, total, weight)
         return (statistics if batch_axis is None else jax.lax.psum(statistics, batch_axis)), outputs
@@ -196,38 +184,6 @@ def _statistics(
 ) -> Statistics:
     updates = {name: metric.update(outputs, batch) for name, metric in metrics.items()}
     return {**updates, "loss": {"sum": total, "weight": weight}}
-
-
-def _bind(
-    model: nn.Module, params: PyTree, model_state: PyTree, key: Array | None, dtype: jnp.dtype | None, *, train: bool
-) -> Apply:
-    """Return the model as a function of its inputs; calls within one step draw different random numbers."""
-    calls = iter(range(2**31))
-
-    def apply(*inputs: Array, **options: Any) -> tuple[Outputs, PyTree]:
-        variables = {"params": cast(params, dtype), **model_state}
-        rngs = None if key is None else {"params": jax.random.fold_in(key, next(calls))}
-        outputs, new_state = model.apply(
-            variables, *cast(inputs, dtype), rngs=rngs, mutable=list(model_state) if train else [],
-            **_train_flag(model, train), **options,
-        )  # fmt: skip
-        outputs = cast(_checked(outputs), None if dtype is None else jnp.dtype(jnp.float32))
-        return outputs, jax.tree.map(lambda new, old: new.astype(old.dtype), new_state, model_state) if train else {}
-
-    return apply
-
-
-def _train_flag(model: nn.Module, train: bool) -> dict[str, Any]:
-    """A model that does the same in training and evaluation need not take the flag."""
-    return {"train": train} if "train" in inspect.signature(type(model).__call__).parameters else {}
-
-
-def _checked(outputs: Any) -> Outputs:
-    if not isinstance(outputs, Mapping):
-        raise ConfigError(
-            f"the model returned {type(outputs).__name__}; expected a mapping such as {{'logits': array}}"
-        )
-    return outputs
 
 
 def _blank_padding(batch: Batch) -> Batch:
