@@ -12,7 +12,7 @@ import sys
 
 from jaxlab.core.errors import JaxlabError
 from jaxlab.data import builders
-from jaxlab.data.prepare import prepare
+from jaxlab.data.preparation.prepare import prepare
 
 
 def main() -> int:

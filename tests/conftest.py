@@ -22,7 +22,7 @@ def data_folder(tmp_path_factory) -> Path:
     import tensorflow_datasets as tfds
 
     from jaxlab.data.builders import fashion_mnist, protein
-    from jaxlab.data.prepare import FILE_FORMAT
+    from jaxlab.data.preparation.prepare import FILE_FORMAT
 
     root, files = tmp_path_factory.mktemp("tfds"), tmp_path_factory.mktemp("files")
     generator = np.random.default_rng(0)

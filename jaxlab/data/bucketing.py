@@ -123,14 +123,6 @@ def token_lengths(source: Source, mask: str = "token_mask") -> np.ndarray:
     return np.concatenate(lengths).astype(np.int32)
 
 
-def quantile_boundaries(lengths: np.ndarray, buckets: int) -> tuple[int, ...]:
-    """Return boundaries of at most `buckets` buckets that hold about as many examples each."""
-    if buckets < 1 or not len(lengths):
-        raise ConfigError(f"bucketing: {buckets} buckets for {len(lengths)} examples; expected at least one of each")
-    points = np.quantile(lengths, np.arange(1, buckets + 1) / buckets, method="higher")
-    return tuple(int(point) for point in np.unique(np.maximum(points, 1)))
-
-
 def _check(lengths: np.ndarray, boundaries: Sequence[int], batch_size: int) -> None:
     edges = list(boundaries)
     if not edges or edges[0] < 1 or any(a >= b for a, b in itertools.pairwise(edges)):

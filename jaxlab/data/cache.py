@@ -1,15 +1,17 @@
-"""Keeps what is slow to compute, such as tokens, as ``.npy`` files that later runs map into memory. Knows no tokenizer.
+"""Keeps what is slow to compute, decoded rows or tokens, as ``.npy`` files that later runs map into memory.
 
-A cache appears by one rename, so none is ever seen half written. One whose checksums are wrong is computed anew.
-Usage: ``cached(key, lambda: ragged(documents), folder)["flat"]``.
+Texts are kept as bytes and offsets, and nothing is pickled. A cache appears by one rename, so none is ever seen half
+written; one whose checksums are wrong is computed anew. Knows no data format: what a folder is called, and when it no
+longer holds, is for its user to say. Usage: ``cached(places(folder, key), lambda: (arrays, {"skipped": []}))``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
-import re
+import os
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxlab.core.errors import ConfigError, DataError
-
+CACHE = "jaxlab_cache"
 MANIFEST = "manifest.json"
 _CHECK_BYTES = 2**22  # of a file that are in memory at once while it is checked
+_TEXTS = (".bytes", ".offsets")
+
+Kept = tuple[Mapping[str, np.ndarray], Mapping[str, Any]]
+"""Arrays by name, and facts about them as plain JSON."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,38 +36,54 @@ def key_of(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def cached(key: str, make: Callable[[], Mapping[str, np.ndarray]], folder: str | Path) -> Mapping[str, np.ndarray]:
-    """Return the arrays that `make` returns, computed once.
+def home() -> Path:
+    """Return the folder of the user's caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxlab"
+
+
+def places(beside: Path, key: str) -> list[Path]:
+    """Return where the folder `key` may be: next to the data, or else, where one may only read, the user's cache."""
+    return [beside / CACHE / key, home() / key]
+
+
+def cached(
+    folders: Sequence[Path], make: Callable[[], Kept], holds: Callable[[Mapping[str, Any]], bool] = lambda facts: True
+) -> Kept:
+    """Return what `make` returns, computed once.
 
     Args:
-      key: names the content; see `key_of`.
-      make: computes arrays of numbers by name.
-      folder: where caches are kept. If nothing can be written there, a warning says so and the arrays are returned.
+      folders: where it may be kept, tried in order. If none can be written, a warning says so.
+      make: computes arrays of numbers or texts, and facts about them.
+      holds: whether what was kept still does, by its facts.
 
     Returns:
-      The arrays, read-only and mapped from their files, which other processes then share.
-
-    Raises:
-      ConfigError: a key or a name of an array that is no file name.
-      DataError: an array that is not numbers.
+      Arrays and facts; large arrays of numbers read-only and mapped from their files, which processes then share.
     """
-    _check_name(key)
-    place = Path(folder).expanduser() / key
-    found = _opened(place)
-    if found is not None:
-        return found
-    arrays = {name: np.asarray(value) for name, value in make().items()}
-    for name, value in arrays.items():
-        _check_name(name)
-        if value.dtype.kind not in "biuf":
-            raise DataError(f"array {name!r} has dtype {value.dtype}; only numbers can be cached")
-    try:
-        _write(place, arrays)
-    except OSError as error:  # a full disk or a folder that one may only read is no reason to stop
-        _log.warning("%s could not be kept in %s: %s", ", ".join(arrays), place, error)
-        return arrays
-    written = _opened(place)
-    return arrays if written is None else written
+    for folder in folders:
+        kept = _read(folder)
+        if kept is not None and holds(kept[1]):
+            return kept
+    arrays, facts = make()
+    failures = []
+    for folder in folders:
+        try:
+            _write(folder, arrays, facts)
+        except OSError as error:  # a full disk, or data that one may only read, is no reason to stop
+            failures.append(f"{folder}: {error}")
+        else:
+            return _read(folder) or (arrays, facts)
+    _log.warning("%s could not be kept: %s", ", ".join(arrays), "; ".join(failures))
+    return arrays, facts
+
+
+def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a hash of the fields' names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        for part in _files(name, arrays[name]).values():
+            digest.update(np.ascontiguousarray(part).data)
+    return f"rows:{digest.hexdigest()}"
 
 
 def ragged(documents: Sequence[np.ndarray], dtype: Any = np.int32) -> dict[str, np.ndarray]:
@@ -70,40 +91,6 @@ def ragged(documents: Sequence[np.ndarray], dtype: Any = np.int32) -> dict[str, 
     offsets = np.cumsum([0, *map(len, documents)], dtype=np.int64)
     flat = np.concatenate([np.zeros(0, dtype), *documents], dtype=dtype, casting="same_kind")
     return {"flat": flat, "offsets": offsets}
-
-
-def unragged(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Return the documents that `ragged` was given, as views."""
-    return np.split(arrays["flat"], arrays["offsets"][1:-1]) if len(arrays["offsets"]) > 1 else []
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ConfigError(f"{name!r} cannot name a cache; expected letters, digits, '_', '-' and '.'")
-
-
-def _opened(place: Path) -> dict[str, np.ndarray] | None:
-    """Return the arrays of a cache, mapped, or None if there is none or it is damaged."""
-    try:
-        sums = dict(json.loads((place / MANIFEST).read_text())["checksums"])
-        arrays = {name: np.load(place / f"{name}.npy", mmap_mode=_mode(place / f"{name}.npy")) for name in sums}
-        damaged = [name for name, value in arrays.items() if checksum(value) != sums[name]]
-    except FileNotFoundError as error:
-        if place.exists():
-            _log.warning("the cache %s lacks %s and is computed anew", place, error.filename)
-        return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        _log.warning("the cache %s is damaged (%s) and is computed anew", place, error)
-        return None
-    if damaged:
-        _log.warning("the cache %s is damaged (%s) and is computed anew", place, ", ".join(damaged))
-        return None
-    return arrays
-
-
-def _mode(path: Path) -> str | None:
-    """Return the mode in which to open an array: files of no rows cannot be mapped, and small ones need not be."""
-    return "r" if path.stat().st_size > 2**12 else None
 
 
 def checksum(array: np.ndarray) -> str:
@@ -115,17 +102,61 @@ def checksum(array: np.ndarray) -> str:
     return f"{value:08x}"
 
 
-def _write(place: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write the folder `place` by one rename; of two processes that write it, one wins with equal content."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="incomplete.", dir=place.parent) as folder:
-        content = Path(folder, "content")
+def _files(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arrays of numbers that stand for a field, by file name: of texts, their UTF-8 bytes and offsets."""
+    if values.dtype != object:
+        return {name: values}
+    pieces = [text.encode("utf-8") for text in values]
+    parts = (np.frombuffer(b"".join(pieces), np.uint8), np.cumsum([0, *map(len, pieces)], dtype=np.int64))
+    return dict(zip((name + end for end in _TEXTS), parts, strict=True))
+
+
+def _texts(blob: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    whole, texts = blob.tobytes(), np.empty(len(offsets) - 1, object)
+    texts[:] = [whole[first:last].decode("utf-8") for first, last in itertools.pairwise(offsets.tolist())]
+    return texts
+
+
+def _read(folder: Path) -> Kept | None:
+    """Return what is kept in `folder`, or None if there is none or it is damaged."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        sums, names, facts = manifest["checksums"], manifest["arrays"], dict(manifest["facts"])
+        files = {name: np.load(folder / f"{name}.npy", mmap_mode=_mode(folder / f"{name}.npy")) for name in sums}
+        damaged = [name for name, value in files.items() if checksum(value) != sums[name]]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if folder.exists():
+            _log.warning("the cache %s lacks %s and is computed anew", folder, error.filename)
+        return None
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        _log.warning("the cache %s is damaged (%s) and is computed anew", folder, error)
+        return None
+    if damaged:
+        _log.warning("the cache %s is damaged (%s) and is computed anew", folder, ", ".join(damaged))
+        return None
+    return {n: files[n] if n in files else _texts(*(files[n + end] for end in _TEXTS)) for n in names}, facts
+
+
+def _mode(path: Path) -> str | None:
+    """Return the mode in which to open an array: files of no rows cannot be mapped, and small ones need not be."""
+    return "r" if path.stat().st_size > 2**12 else None
+
+
+def _write(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+    """Write `folder` by one rename; of two processes that write it, one wins with equal content."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="incomplete.", dir=folder.parent) as stage:
+        content = Path(stage, "content")
         content.mkdir()
+        sums = {}
         for name, values in arrays.items():
-            np.save(content / f"{name}.npy", values, allow_pickle=False)
-        sums = {name: checksum(values) for name, values in arrays.items()}
-        (content / MANIFEST).write_text(json.dumps({"checksums": sums}) + "\n")
-        if place.exists() and _opened(place) is None:
-            place.rename(Path(folder, "damaged"))
-        if not place.exists():
-            content.rename(place)
+            for file, part in _files(name, values).items():
+                np.save(content / f"{file}.npy", part, allow_pickle=False)
+                sums[file] = checksum(part)
+        manifest = {"arrays": list(arrays), "checksums": sums, "facts": dict(facts)}
+        (content / MANIFEST).write_text(json.dumps(manifest) + "\n")
+        before = _read(folder)
+        if folder.exists() and (before is None or before[1] != facts):
+            folder.rename(Path(stage, "replaced"))
+        if not folder.exists():
+            content.rename(folder)

@@ -22,9 +22,8 @@ import numpy as np
 
 from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 from jaxlab.core.types import DataSpec, Source
-from jaxlab.data import array_cache
-from jaxlab.data.array_cache import CACHE
 from jaxlab.data.arrays import ArraySource
+from jaxlab.data.cache import CACHE, Kept, cached, fingerprint, places
 from jaxlab.data.picture import check_options, decode
 
 _AHEAD = 256  # decoded pictures that wait at once, beside the array that they go into
@@ -171,12 +170,13 @@ def _pictures(place: Path) -> list[str]:
     return [f"{place.name}/{name}" for name, _ in found]
 
 
-def _decoded(pictures: FolderSource, keep_rows: bool, skip: bool) -> tuple[dict[str, np.ndarray], dict]:
+def _decoded(pictures: FolderSource, keep_rows: bool, skip: bool) -> Kept:
     """Return the arrays (none without `keep_rows`), their fingerprint and the rows skipped, kept or decoded now."""
-    folders = array_cache.places(Path(pictures.folder).resolve().parent, _cache_key(pictures, keep_rows))
-    found = array_cache.read(folders)
-    if found and (skip or not found[1]["skipped"]):
-        return found
+    folders = places(Path(pictures.folder).resolve().parent, _cache_key(pictures, keep_rows))
+    return cached(folders, lambda: _decode(pictures, keep_rows, skip), lambda facts: skip or not facts["skipped"])
+
+
+def _decode(pictures: FolderSource, keep_rows: bool, skip: bool) -> Kept:
     _log.info("%s: decoding %d pictures, once", pictures.folder, len(pictures))
     image_NHWC = np.empty((len(pictures) if keep_rows else 0, *pictures.size, pictures.channels), np.uint8)
     kept, skipped = [], []
@@ -193,9 +193,7 @@ def _decoded(pictures: FolderSource, keep_rows: bool, skip: bool) -> tuple[dict[
     if not kept:
         raise DataError(f"{pictures.folder}: none of its {len(pictures)} files can be read as a picture")
     arrays = {"image": image_NHWC[: len(kept)], "label": pictures.label_N[kept]} if keep_rows else {}
-    facts = {"fingerprint": array_cache.fingerprint(arrays), "skipped": skipped}
-    array_cache.write(folders, arrays, facts)
-    return arrays, facts
+    return arrays, {"fingerprint": fingerprint(arrays), "skipped": skipped}
 
 
 def _in_threads(pictures: FolderSource) -> Iterator[np.ndarray | DataError]:

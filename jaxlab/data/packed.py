@@ -7,7 +7,6 @@ Usage: ``spec("jaxlab.data.packed:make", source=spec("jaxlab.data.text_source:li
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import Source
 from jaxlab.data.arrays import ArraySource
-from jaxlab.data.cache import cached, key_of, ragged
+from jaxlab.data.cache import Kept, cached, home, key_of, ragged
 from jaxlab.data.packing import pack_flat
 from jaxlab.data.text_fields import as_texts, text_column, texts_of
 from jaxlab.data.tokenize import load_tokenizer, tokens_meta
@@ -60,13 +59,14 @@ def make(
         if wanted and special not in chosen.special:
             raise ConfigError(f"packed: begin or end needs {special!r}, which the tokenizer {tokenizer!r} has not")
 
-    def tokenise() -> dict[str, np.ndarray]:
+    def tokenise() -> Kept:
         before, after = ([chosen.special[s]] if wanted else [] for s, wanted in (("bos", begin), ("eos", end)))
-        return encoded(texts_of(source, (field,)), chosen, before, after)
+        return encoded(texts_of(source, (field,)), chosen, before, after), {}
 
     content = _content(source, field)
     key = key_of("tokens", content, fingerprint(chosen), begin, end)
-    tokens = tokenise() if cache == "" else cached(key, tokenise, _folder(cache))
+    folder = home() / "tokens" if cache is None else Path(cache).expanduser()
+    tokens, _ = tokenise() if cache == "" else cached([folder / key], tokenise)
     rows = pack_flat(tokens["flat"], tokens["offsets"], length, mode, chosen.special["pad"])
     facts = {name: value for name, value in source.spec.meta.items() if name not in ("classes", "fingerprint")}
     facts |= {
@@ -111,11 +111,6 @@ def _chosen(tokenizer: str) -> Tokenizer:
     if not Path(tokenizer).is_file():
         raise ConfigError(f"packed: tokenizer={tokenizer!r}; expected 'byte' or a file that `train_tokenizer` wrote")
     return load_tokenizer(tokenizer)
-
-
-def _folder(cache: str | None) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "jaxlab" / "tokens" if cache is None else Path(cache)
 
 
 def _content(source: Source, field: str) -> list[str | int]:

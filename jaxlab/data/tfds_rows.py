@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import array_cache
 from jaxlab.data.arrays import DEVICE_DTYPES
+from jaxlab.data.cache import Kept, cached, fingerprint
 
 OBJECT = np.dtype(object)
 _DECODE_ROWS = 1024  # decoded Python objects that exist at once
@@ -128,11 +128,17 @@ class Rows:
 
 def decoded(
     builder: tfds.core.DatasetBuilder, split: str, fields: Mapping[str, Field], cache: Path, on_error: str
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> Kept:
     """Return the split's arrays, and their fingerprint and the rows skipped, from the folder `cache` or by decoding."""
-    found, size = array_cache.read([cache]), builder.info.splits[split].num_examples
-    if found and (on_error == "skip" or not found[1].get("skipped")):
-        return found[0], {"skipped": [], **found[1]}
+    return cached(
+        [cache],
+        lambda: _decode(builder, split, fields, on_error),
+        lambda facts: on_error == "skip" or not facts["skipped"],
+    )
+
+
+def _decode(builder: tfds.core.DatasetBuilder, split: str, fields: Mapping[str, Field], on_error: str) -> Kept:
+    size = builder.info.splits[split].num_examples
     _log.info("%s: decoding %d rows of %s, once", builder.info.name, size, split)
     rows, kept, corrupt = Rows(builder, split, fields), 0, {}
     arrays = {name: np.empty((size, *(field.shape or ())), field.dtype) for name, field in fields.items()}
@@ -147,25 +153,24 @@ def decoded(
         kept = stop
     _report(rows, corrupt, size)
     arrays = {name: values[:kept] for name, values in arrays.items()}
-    facts = {"fingerprint": array_cache.fingerprint(arrays), "skipped": list(corrupt)}
-    array_cache.write([cache], arrays, facts)
-    return arrays, facts
+    return arrays, {"fingerprint": fingerprint(arrays), "skipped": list(corrupt)}
 
 
 def corrupt_rows(
     builder: tfds.core.DatasetBuilder, split: str, fields: Mapping[str, Field], cache: Path
 ) -> tuple[int, ...]:
     """Return the rows of a split that cannot be read, from the folder `cache` or by reading all of it, once."""
-    if found := array_cache.read([cache]):
-        return tuple(found[1]["skipped"])
-    size = builder.info.splits[split].num_examples
-    _log.info("%s: looking for corrupt rows in %d of %s, once", builder.info.name, size, split)
-    rows, corrupt = Rows(builder, split, fields), {}
-    for start in range(0, size, _DECODE_ROWS):
-        corrupt |= rows.readable(range(start, min(start + _DECODE_ROWS, size)))[1]
-    _report(rows, corrupt, size)
-    array_cache.write([cache], {}, {"skipped": list(corrupt)})
-    return tuple(corrupt)
+
+    def look() -> Kept:
+        size = builder.info.splits[split].num_examples
+        _log.info("%s: looking for corrupt rows in %d of %s, once", builder.info.name, size, split)
+        rows, corrupt = Rows(builder, split, fields), {}
+        for start in range(0, size, _DECODE_ROWS):
+            corrupt |= rows.readable(range(start, min(start + _DECODE_ROWS, size)))[1]
+        _report(rows, corrupt, size)
+        return {}, {"skipped": list(corrupt)}
+
+    return tuple(cached([cache], look)[1]["skipped"])
 
 
 def _report(rows: Rows, corrupt: Mapping[int, str], size: int) -> None:

@@ -1,7 +1,7 @@
 """Opens a data set that TFDS has prepared, without TensorFlow: in memory if it fits, else read at random from disk.
 
 What fits is decoded once and kept as ``.npy`` files beside the data set, because decoding is some hundred times
-slower than gathering rows of arrays. Never downloads: `jaxlab.data.prepare` does, on the user's command.
+slower than gathering rows of arrays. Never downloads: `jaxlab.data.preparation.prepare` does, on the user's command.
 Usage: ``spec("jaxlab.data.tfds_source:make", name="fashion_mnist", split="train[:90%]")``.
 """
 
@@ -22,10 +22,10 @@ import tensorflow_datasets as tfds
 from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 from jaxlab.core.types import DataSpec, Source
 from jaxlab.data import builders
-from jaxlab.data.array_cache import CACHE
 from jaxlab.data.arrays import ArraySource
+from jaxlab.data.cache import CACHE
 from jaxlab.data.column_source import ColumnSource
-from jaxlab.data.prepare import FILE_FORMAT, data_root, find_builder, is_prepared
+from jaxlab.data.preparation.prepare import FILE_FORMAT, data_root, find_builder, is_prepared
 from jaxlab.data.tfds_rows import OBJECT, Field, Rows, corrupt_rows, decoded, field_of
 
 

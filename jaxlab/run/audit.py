@@ -29,11 +29,11 @@ from ml_collections import ConfigDict
 from jaxlab.core import record
 from jaxlab.core.errors import UsageError, did_you_mean
 from jaxlab.core.types import Source
-from jaxlab.data.audit import Survey, column, names_of, survey
-from jaxlab.data.audit_findings import Finding
-from jaxlab.data.audit_pairs import Overlap, overlaps
-from jaxlab.data.audit_table import describe, describe_categories
-from jaxlab.data.audit_verdict import Drops, Verdict, class_counts, judge, repeats
+from jaxlab.data.audit.findings import Finding
+from jaxlab.data.audit.pairs import Overlap, overlaps
+from jaxlab.data.audit.survey import Survey, column, names_of, survey
+from jaxlab.data.audit.table import describe, describe_categories
+from jaxlab.data.audit.verdict import Drops, Verdict, class_counts, judge, repeats
 from jaxlab.run.assemble import check_values
 from jaxlab.run.audit_page import page
 from jaxlab.run.sources import open_sources

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxlab.core.types import Source
-from jaxlab.data.audit import Survey, column, names_of
-from jaxlab.data.audit_pairs import Overlap, read_field
+from jaxlab.data.audit.pairs import Overlap, read_field
+from jaxlab.data.audit.survey import Survey, column, names_of
 
 _SHOWN_PAIRS = 24
 _SHOWN_COLUMNS = 60  # rows of the table of ranges

@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxlab.data import audit_images, audit_rows, audit_table, audit_text
 from jaxlab.data.arrays import ArraySource
-from jaxlab.data.audit import survey
-from jaxlab.data.audit_pairs import overlaps
-from jaxlab.data.audit_verdict import judge
+from jaxlab.data.audit import images as audit_images
+from jaxlab.data.audit import rows as audit_rows
+from jaxlab.data.audit import table as audit_table
+from jaxlab.data.audit import text as audit_text
+from jaxlab.data.audit.pairs import overlaps
+from jaxlab.data.audit.survey import survey
+from jaxlab.data.audit.verdict import judge
 from jaxlab.data.column_source import ColumnSource
 
 ROWS = {"train": 400, "valid": 120, "test": 120}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.data.arrays import ArraySource
-from jaxlab.data.bucketing import Buckets, bucket_of, bucket_order, quantile_boundaries, token_lengths, trim
+from jaxlab.data.bucketing import Buckets, bucket_of, bucket_order, token_lengths, trim
 
 LENGTHS = st.lists(st.integers(0, 64), min_size=1, max_size=120).map(np.array)
 BOUNDARIES = (4, 16, 33, 64)
@@ -42,7 +42,8 @@ def padding(lengths, indices, cut_to):
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_there_are_at_most_as_many_shapes_as_buckets_and_the_more_the_less_padding(count):
     lengths = some_lengths()
-    boundaries = quantile_boundaries(lengths, count)
+    shares = np.arange(1, count + 1) / count
+    boundaries = tuple(np.unique(np.quantile(lengths, shares, method="higher")).tolist())
     buckets = Buckets(lengths, boundaries, 32, 0)
     batches = [buckets.batch(step) for step in range(len(lengths) // 32)]
     assert len({length for _, length in batches}) <= len(boundaries) <= count
@@ -124,15 +125,6 @@ def test_lengths_are_read_from_the_mask_up_to_the_last_token():
     assert token_lengths(ArraySource({"token_mask": gap})).tolist() == [3, 0]
     with pytest.raises(ConfigError, match="no field 'mask_of'"):
         token_lengths(ArraySource(fields), "mask_of")
-
-
-@settings(max_examples=60, deadline=None)
-@given(lengths=LENGTHS, count=st.integers(1, 6))
-def test_quantile_boundaries_rise_and_reach_the_longest(lengths, count):
-    boundaries = quantile_boundaries(lengths, count)
-    assert list(boundaries) == sorted(set(boundaries))
-    assert len(boundaries) <= count
-    assert boundaries[-1] == max(lengths.max(), 1)
 
 
 @pytest.mark.parametrize(

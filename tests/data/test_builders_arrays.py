@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from jaxlab.core.errors import DataError
 from jaxlab.data import builders
 from jaxlab.data.builders import cifar10, emoji32, ml100k, mnist5k, protein, shuttle
-from jaxlab.data.prepare import find_builder, prepare
+from jaxlab.data.preparation.prepare import find_builder, prepare
 
 GENERATOR = np.random.default_rng(0)
 

@@ -20,11 +20,11 @@ from test_prepare import CONTENT, make_deb
 from test_sword import write_module
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import sword
 from jaxlab.data.builders import bible_en_es, kjv, lohelp_en_de, multi30k, names, reviews, tinyshakespeare
-from jaxlab.data.fetch import first_that_works
-from jaxlab.data.hash_split import split_of
-from jaxlab.data.prepare import prepare
+from jaxlab.data.preparation import sword
+from jaxlab.data.preparation.fetch import first_that_works
+from jaxlab.data.preparation.hash_split import split_of
+from jaxlab.data.preparation.prepare import prepare
 from jaxlab.data.tfds_source import make
 
 PLAY = "First Citizen:\nSpeak, speak.\n\nAll:\nWhat’s this?\n\n\nResolved.\n\n" * 9 + "the end"

@@ -11,8 +11,8 @@ from PIL import Image
 
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.data import image_folder
-from jaxlab.data.array_cache import CACHE
 from jaxlab.data.arrays import ArraySource
+from jaxlab.data.cache import CACHE
 from jaxlab.data.image_folder import make
 from jaxlab.data.picture import decode
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from test_prepare import make_deb
 
-from jaxlab.data import packages
-from jaxlab.data.fetch import FetchError
+from jaxlab.data.preparation import packages
+from jaxlab.data.preparation.fetch import FetchError
 
 CONTENT = b"seven\n\n"
 NOTHING = "00" * 32

@@ -16,9 +16,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import fetch as fetching
 from jaxlab.data.builders import fashion_mnist, names
-from jaxlab.data.prepare import prepare
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation.prepare import prepare
 from jaxlab.data.tfds_source import make
 
 CONTENT = b"seven\n\n"  # an odd length: ar pads it

@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import sword
+from jaxlab.data.preparation import sword
 
 GENESIS = ("Gen", [["In the beginning. ", "And the earth. "], ["Thus the heavens. "]])
 EXODUS = ("Exod", [["Now these are the names. "]])

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import fetch as fetching
-from jaxlab.data import sword
 from jaxlab.data.builders import kjv
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import sword
 
 SPANISH = kjv.Edition(
     "spaRV1909eb",

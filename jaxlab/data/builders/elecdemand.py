@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages
 
 FILE = "elecdemand.pkl.compress"
 SHA256 = "d44e5610787c48c4df3fa5eb396b38eb426f8469454fc4625ef418054d59d5ea"

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages
-from jaxlab.data.hash_split import SPLITS, split_of
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages
+from jaxlab.data.preparation.hash_split import SPLITS, split_of
 
 CLASSES = (
     "Activities",

@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages
 
 SERIES = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")  # six loads and the oil's temperature
 SHA256 = "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066"  # of the CSV file, not compressed

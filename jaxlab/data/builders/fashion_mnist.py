@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages
 
 CLASSES = (
     "T-shirt/top",

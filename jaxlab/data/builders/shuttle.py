@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages
-from jaxlab.data.hash_split import SPLITS, split_of
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages
+from jaxlab.data.preparation.hash_split import SPLITS, split_of
 
 FILE = "shuttle.csv.gz"
 SHA256 = "1ed4bfa77233d95bff2c8ab2482725d2d800410daedf5919ad80ec6faf60ff59"

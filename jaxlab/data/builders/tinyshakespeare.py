@@ -15,8 +15,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import DataError
-from jaxlab.data import fetch as fetching
-from jaxlab.data import packages
+from jaxlab.data.preparation import fetch as fetching
+from jaxlab.data.preparation import packages
 
 FILE = "input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

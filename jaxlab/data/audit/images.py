@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlab.data.audit_rows import equal_pairs, unique_pairs
+from jaxlab.data.audit.rows import equal_pairs, unique_pairs
 
 DISTANCE = 3
 MARGIN = 0.05

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlab.data.audit import Survey, column, names_of
-from jaxlab.data.audit_findings import (
+from jaxlab.data.audit.findings import (
     LEVELS,
     Finding,
     listed,
@@ -22,10 +21,11 @@ from jaxlab.data.audit_findings import (
     of_overlaps,
     share,
 )
-from jaxlab.data.audit_pairs import Overlap
-from jaxlab.data.audit_rows import combine, repeated
-from jaxlab.data.audit_table import leaks
-from jaxlab.data.audit_target import conflicts, labels_of, target_hash, target_missing, unlike
+from jaxlab.data.audit.pairs import Overlap
+from jaxlab.data.audit.rows import combine, repeated
+from jaxlab.data.audit.survey import Survey, column, names_of
+from jaxlab.data.audit.table import leaks
+from jaxlab.data.audit.target import conflicts, labels_of, target_hash, target_missing, unlike
 
 IMBALANCE = 10  # times that the commonest class may outnumber the rarest
 COPY = 0.9999  # held-out score from which a column is the target itself

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxlab.data import audit_images, audit_text
-from jaxlab.data.audit_rows import hash_objects, hash_rows
-from jaxlab.data.audit_table import missing
+from jaxlab.data.audit import images as audit_images
+from jaxlab.data.audit import text as audit_text
+from jaxlab.data.audit.rows import hash_objects, hash_rows
+from jaxlab.data.audit.table import missing
 
 WIDEST = 1024  # numbers a row up to which each is a column of its own
 _TEXT_CHARACTERS = 15  # mean length from which mostly different texts are texts, not names of categories

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlab.data.audit_rows import hash_objects, hash_rows
+from jaxlab.data.audit.rows import hash_objects, hash_rows
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 SUSPICIOUS = 0.98  # held-out score from which a single column predicts the target too well to be true

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlab.core.types import Source
-from jaxlab.data import audit_images, audit_text
-from jaxlab.data.audit import BLOCK, Survey
-from jaxlab.data.audit_fields import plain
-from jaxlab.data.audit_rows import equal_pairs, unique_pairs
+from jaxlab.data.audit import images as audit_images
+from jaxlab.data.audit import text as audit_text
+from jaxlab.data.audit.fields import plain
+from jaxlab.data.audit.rows import equal_pairs, unique_pairs
+from jaxlab.data.audit.survey import BLOCK, Survey
 
 _MOST = 200_000  # candidates that are confirmed
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlab.data.audit import Survey
-from jaxlab.data.audit_rows import hash_objects, hash_rows, mix
-from jaxlab.data.audit_table import missing
+from jaxlab.data.audit.rows import hash_objects, hash_rows, mix
+from jaxlab.data.audit.survey import Survey
+from jaxlab.data.audit.table import missing
 
 _MOST_CLASSES = 100  # different whole numbers up to which a target without class names is a class
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlab.core.types import Source
-from jaxlab.data.audit_fields import Kept, keep, kind_of, plain
-from jaxlab.data.audit_rows import combine
+from jaxlab.data.audit.fields import Kept, keep, kind_of, plain
+from jaxlab.data.audit.rows import combine
 from jaxlab.data.table_columns import RESERVED
 
 BLOCK = 1024  # rows that are read at once
