@@ -24,7 +24,8 @@ from jaxlab.core import record
 from jaxlab.data import images, packed, tfds_source
 from jaxlab.data.arrays import ArraySource
 from jaxlab.data.column_source import ColumnSource
-from jaxlab.data.pipeline import Batches, feed
+from jaxlab.data.feeding import feed
+from jaxlab.data.pipeline import Batches
 from jaxlab.data.tokenize import train_tokenizer
 
 BATCH = 256

@@ -1,7 +1,7 @@
 """Show that data larger than memory costs none: read one epoch of generated records in shuffled order, watch memory.
 
 ``python scripts/large_data.py [--gb=5] [--data_dir=D] [--ceiling_mb=1000]`` writes the same rows as mapped ``.npy``
-arrays and as ArrayRecord (through a TFDS builder), then reads each by `jaxlab.data.pipeline.feed`, without and with
+arrays and as ArrayRecord (through a TFDS builder), then reads each by `jaxlab.data.feeding.feed`, without and with
 Grain's worker processes. What counts is the anonymous and shared memory (RssAnon, RssShmem) of the reading process and
 all its children together: pages of mapped files are the operating system's, and go when it needs them. The last line of
 stdout is one JSON object. Exit codes: 0 done, 1 above the ceiling or rows differ, 2 no room on the disk.
@@ -136,7 +136,8 @@ def read(kind: str, workers: int, root: Path, batch_size: int) -> dict[str, Any]
     """Read an epoch in shuffled order and return its speed, peak memory and a sum over what was read."""
     import jax
 
-    from jaxlab.data.pipeline import Batches, feed
+    from jaxlab.data.feeding import feed
+    from jaxlab.data.pipeline import Batches
 
     source = open_source(kind, root)
     batches = Batches(source, (), batch_size, seed=0, training=True)

@@ -12,13 +12,20 @@ import jax
 import numpy as np
 
 from jaxlab.core.errors import DataError
-from jaxlab.core.types import DataSpec
+from jaxlab.core.types import DataSpec, Source
 
 DEVICE_DTYPES = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}  # what JAX holds without x64
 
 
+def in_memory(source: Source) -> bool:
+    """Return whether a source says that its rows are at hand, so that reading them needs no process of its own."""
+    return bool(getattr(source, "in_memory", False))
+
+
 class ArraySource:
     """Serves rows of equally long arrays, gathered at once."""
+
+    in_memory = True
 
     def __init__(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None) -> None:
         """Hold `arrays`, each [N, ...], as C-contiguous arrays of a dtype that JAX has.

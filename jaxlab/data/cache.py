@@ -24,6 +24,7 @@ CACHE = "jaxlab_cache"
 MANIFEST = "manifest.json"
 _CHECK_BYTES = 2**22  # of a file that are in memory at once while it is checked
 _TEXTS = (".bytes", ".offsets")
+_MISSING = b"\xff"  # no text's bytes in UTF-8
 
 Kept = tuple[Mapping[str, np.ndarray], Mapping[str, Any]]
 """Arrays by name, and facts about them as plain JSON."""
@@ -106,14 +107,15 @@ def _files(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
     """Return the arrays of numbers that stand for a field, by file name: of texts, their UTF-8 bytes and offsets."""
     if values.dtype != object:
         return {name: values}
-    pieces = [text.encode("utf-8") for text in values]
+    pieces = [_MISSING if text is None else text.encode("utf-8", "surrogatepass") for text in values]
     parts = (np.frombuffer(b"".join(pieces), np.uint8), np.cumsum([0, *map(len, pieces)], dtype=np.int64))
     return dict(zip((name + end for end in _TEXTS), parts, strict=True))
 
 
 def _texts(blob: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     whole, texts = blob.tobytes(), np.empty(len(offsets) - 1, object)
-    texts[:] = [whole[first:last].decode("utf-8") for first, last in itertools.pairwise(offsets.tolist())]
+    pieces = (whole[first:last] for first, last in itertools.pairwise(offsets.tolist()))
+    texts[:] = [None if piece == _MISSING else piece.decode("utf-8", "surrogatepass") for piece in pieces]
     return texts
 
 

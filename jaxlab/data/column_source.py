@@ -20,6 +20,8 @@ from jaxlab.data.arrays import ArraySource
 class ColumnSource:
     """Serves rows of equally long columns, gathered at once."""
 
+    in_memory = True
+
     def __init__(self, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None) -> None:
         """Hold `columns`, each [N, ...]; those of dtype object are [N] texts.
 

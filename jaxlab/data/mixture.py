@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import DataSpec, Source
+from jaxlab.data.arrays import in_memory
 
 
 def make(sources: tuple[Source, ...], weights: tuple[float, ...] = ()) -> Mixture:
@@ -56,6 +57,11 @@ class Mixture:
     def spec(self) -> DataSpec:
         """The fields' shapes and dtypes, the number of rows, and the facts that hold for all sources."""
         return self._spec
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the rows of all sources are."""
+        return all(map(in_memory, self._sources))
 
     @property
     def row_weights(self) -> np.ndarray:

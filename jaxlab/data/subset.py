@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxlab.core.errors import DataError
 from jaxlab.core.types import DataSpec, Source
+from jaxlab.data.arrays import in_memory
 from jaxlab.data.table_columns import chunks, read
 
 
@@ -44,6 +45,11 @@ class Subset:
     def spec(self) -> DataSpec:
         """The base's fields and facts, with ``split`` (part, by, seed, fingerprint) and a fingerprint of its own."""
         return self._spec
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the base's rows are."""
+        return in_memory(self.base)
 
     @property
     def row_weights(self) -> np.ndarray | None:

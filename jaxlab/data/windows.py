@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 from jaxlab.core.types import DataSpec, Source
+from jaxlab.data.arrays import in_memory
 
 _SCAN_ROWS = 2**14  # rows that are read together to find groups and check times
 
@@ -100,6 +101,11 @@ class Windows:
     def spec(self) -> DataSpec:
         """The shapes and dtypes of a window, the number of windows, and how they were cut."""
         return self._spec
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the rows that windows are cut from are."""
+        return in_memory(self._source)
 
     def __len__(self) -> int:
         """Return the number of windows."""

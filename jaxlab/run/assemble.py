@@ -17,8 +17,9 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxlab.core.config import build
+from jaxlab.core.config import build, to_json
 from jaxlab.core.errors import ConfigError, did_you_mean
+from jaxlab.core.factory import import_factory
 from jaxlab.core.types import (
     Batch,
     DataSpec,
@@ -38,7 +39,9 @@ from jaxlab.data.bucketing import Buckets, token_lengths
 from jaxlab.data.fitting import Fit, Learnt, Transformed, check_numeric, fit_all
 from jaxlab.data.order import Weights
 from jaxlab.data.pipeline import Batches, transformed_spec
+from jaxlab.data.precomputed import Precomputed, code_of
 from jaxlab.run.sources import SPLITS, check_sources, open_sources
+from jaxlab.run.values import check_values
 from jaxlab.train.parallel import Strategy, make_strategy
 from jaxlab.train.step import init_state, make_eval_step, make_train_step
 
@@ -48,6 +51,7 @@ class Experiment(NamedTuple):
 
     config: ConfigDict
     sources: Mapping[str, Source]
+    rows: Mapping[str, Source]  # the sources as the first ``config.data.precomputed`` transforms leave them
     transforms: tuple[Transform, ...]
     learnt: tuple[Learnt | None, ...]
     augment: tuple[Transform, ...]
@@ -63,8 +67,8 @@ class Experiment(NamedTuple):
     def batches(self, split: str, batch_size: int | None = None, *, training: bool = False) -> Batches:
         """Return the batches of a split: in order and once, or with `training` shuffled, augmented and without end."""
         size = batch_size or self.config.train.batch_size
-        transforms = self.transforms + (self.augment if training else ())
-        batches = Batches(self.sources[split], transforms, size, self.config.seed, training, process_rows(size))
+        transforms = self.transforms[self.config.data.precomputed :] + (self.augment if training else ())
+        batches = Batches(self.rows[split], transforms, size, self.config.seed, training, process_rows(size))
         return dataclasses.replace(batches, weights=self.weights, buckets=self.buckets) if training else batches
 
     def init(self) -> TrainState:
@@ -138,21 +142,33 @@ def assemble(
     objective, metrics, optimizer = (
         build(config[name], path=f"config.{name}", **context) for name in ("objective", "metrics", "optimizer")
     )
+    rows = precomputed(config, sources, fit)
     return Experiment(
-        config, sources, fit.transforms, fit.learnt, augment, device_augment, weights,
-        make_buckets(config, sources, fit), data, make_model, objective,
+        config, sources, rows, fit.transforms, fit.learnt, augment, device_augment, weights,
+        make_buckets(config, rows, fit), data, make_model, objective,
         metrics, optimizer,
     )  # fmt: skip
 
 
-def make_buckets(config: ConfigDict, sources: Mapping[str, Source], fit: Fit) -> Buckets | None:
+def precomputed(config: ConfigDict, sources: Mapping[str, Source], fit: Fit) -> Mapping[str, Source]:
+    """Return the sources as the first ``config.data.precomputed`` transforms leave them."""
+    count = config.data.precomputed
+    if not count:
+        return sources
+    nodes = [ConfigDict({"transform": node}) for node in config.data.transforms[:count]]
+    factories = [import_factory(node.transform.factory) for node in nodes]
+    facts = [[to_json(node) for node in nodes], fit.learnt[:count], [code_of(factory) for factory in factories]]
+    return {name: Precomputed(source, fit.transforms[:count], facts) for name, source in sources.items()}
+
+
+def make_buckets(config: ConfigDict, rows: Mapping[str, Source], fit: Fit) -> Buckets | None:
     """Return how training batches are put together by length, where the config says so.
 
     Raises:
       ConfigError: lengths that do not rise or are too short, or together with sampling or several steps a call.
     """
     wanted = config.data.buckets
-    if not wanted.lengths or "train" not in sources:
+    if not wanted.lengths or "train" not in rows:
         return None
     for path, taken in (
         ("data.sampling", config.data.sampling),
@@ -160,7 +176,7 @@ def make_buckets(config: ConfigDict, sources: Mapping[str, Source], fit: Fit) ->
     ):
         if taken:
             raise ConfigError(f"config.{path} cannot be had together with config.data.buckets; leave one out")
-    train = Transformed(sources["train"], fit.transforms, fit.meta)
+    train = Transformed(rows["train"], fit.transforms[config.data.precomputed :], fit.meta)
     for name in (*wanted.fields, wanted.mask):
         if name not in train.spec.example:
             raise ConfigError(
@@ -212,37 +228,3 @@ def strategy_of(config: ConfigDict, batch_size: int | None = None) -> Strategy:
             f"{f', config.train.grad_accumulation={pieces}' if pieces > 1 else ''})"
         )
     return strategy
-
-
-def check_values(config: ConfigDict) -> None:
-    """Raise ConfigError for a value that no run can use, before any device work."""
-    for name in (
-        "steps",
-        "batch_size",
-        "grad_accumulation",
-        "steps_per_call",
-        "log_every",
-        "eval_every",
-        "checkpoint_every",
-        "keep",
-    ):
-        if config.train[name] < 1:
-            raise ConfigError(f"config.train.{name}={config.train[name]}: expected 1 or more")
-    if config.train.batch_size % config.train.grad_accumulation:
-        raise ConfigError(
-            f"config.train.grad_accumulation={config.train.grad_accumulation}: expected a divisor of "
-            f"config.train.batch_size={config.train.batch_size}"
-        )
-    if config.data.workers < 0:
-        raise ConfigError(f"config.data.workers={config.data.workers}: expected 0 or more")
-    if config.train.ema is not None and not 0 <= config.train.ema < 1:
-        raise ConfigError(f"config.train.ema={config.train.ema}: expected a decay of at least 0 and below 1")
-    if config.train.best_mode not in ("min", "max"):
-        raise ConfigError(f"config.train.best_mode={config.train.best_mode!r}: expected min or max")
-    prefix, _, metric = config.train.best.partition("/")
-    names = {"loss", *config.metrics}
-    if prefix != "valid" or metric.split("/")[0] not in names:
-        best = {f"valid/{name}" for name in names}
-        raise ConfigError(
-            f"config.train.best={config.train.best!r}: no such metric{did_you_mean(config.train.best, best)}"
-        )

@@ -18,6 +18,7 @@ def base_config() -> ConfigDict:
 
     config.data = ConfigDict()  # train, valid, test: sources; train is needed, the others are optional
     config.data.transforms = ()  # applied to every split, in order; those that learn do so from train only
+    config.data.precomputed = 0  # how many of the first transforms are applied once, their result kept on disk
     config.data.augment = ()  # applied to training batches only, after the transforms
     config.data.device_augment = ()  # the same within the compiled step: functions of a batch and a key
     config.data.sampling = ConfigDict()  # how often training draws each row; empty: once an epoch
@@ -25,7 +26,7 @@ def base_config() -> ConfigDict:
     config.data.buckets.lengths = ()  # rising, the last at least the longest row's; empty: rows are not cut
     config.data.buckets.fields = ("tokens", "token_mask")  # [B, T, ...], cut to the batch's length T
     config.data.buckets.mask = "token_mask"  # [B, T], 1 where a token is
-    config.data.workers = 0  # Grain worker processes for data larger than memory; 0 reads on a thread
+    config.data.workers = 0  # more hands: threads for data in memory, else Grain's processes; 0 reads on one thread
 
     config.model = ConfigDict()
     config.objective = ConfigDict()

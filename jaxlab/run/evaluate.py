@@ -13,7 +13,7 @@ import pandas as pd
 from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.core.types import HostBatch, PyTree
-from jaxlab.data.pipeline import prefetch
+from jaxlab.data.feeding import prefetch
 from jaxlab.run.assemble import SPLITS, Experiment, assemble, strategy_of
 from jaxlab.run.restore import restore
 from jaxlab.train.checkpoint import Checkpoints

@@ -17,8 +17,7 @@ from jaxlab.core.config import build
 from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 from jaxlab.core.types import Source
 from jaxlab.data import sampling, splits
-from jaxlab.data.arrays import ArraySource
-from jaxlab.data.column_source import ColumnSource
+from jaxlab.data.arrays import in_memory
 from jaxlab.data.subset import Subset, check_classes, check_disjoint
 from jaxlab.data.table_columns import chunks, read
 
@@ -58,7 +57,7 @@ def check_sources(sources: Mapping[str, Source], config: ConfigDict) -> None:
             odd = sorted(set(found) ^ set(expected)) or "their order"
             raise DataError(f"config.data.{name} has other classes than config.data.{first}: {odd}")
     labelled = {name: s for name, s in seen.items() if name != "train" and "label" in s.spec.example}
-    if "train" in sources and classes["train"] and labelled and all(_is_in_memory(s) for s in seen.values()):
+    if "train" in sources and classes["train"] and labelled and all(in_memory(s) for s in seen.values()):
         check_classes(sources["train"], labelled)
 
 
@@ -72,7 +71,7 @@ def write_splits(workdir: Path, sources: Mapping[str, Source]) -> None:
 def log_sampling(sources: Mapping[str, Source], weights: np.ndarray | None) -> None:
     """Log how many rows of each class, or of each part of a mixture, there are and an epoch draws."""
     train = sources["train"]
-    if train.spec.meta.get("classes") and "label" in train.spec.example and _is_in_memory(train):
+    if train.spec.meta.get("classes") and "label" in train.spec.example and in_memory(train):
         for name, (count, draws) in sampling.class_counts(train, weights).items():
             _log.info("class %s: %d rows, %.1f draws an epoch", name, count, draws)
     if weights is not None and "source" in train.spec.example:
@@ -82,13 +81,9 @@ def log_sampling(sources: Mapping[str, Source], weights: np.ndarray | None) -> N
             _log.info("source %d of the mixture: %d rows, %.1f draws an epoch", part, count, drawn)
 
 
-def _is_in_memory(source: Source) -> bool:
-    return isinstance(source.base if isinstance(source, Subset) else source, ArraySource | ColumnSource)
-
-
 def _check_values(split: str, source: Source, learning: bool) -> None:
     """Raise DataError for a label outside the classes, and for a feature that is no number and never will be."""
-    if not _is_in_memory(source):
+    if not in_memory(source):
         return
     classes = source.spec.meta.get("classes")
     names = [name for name, x in source.spec.example.items() if name == "label" or np.dtype(x.dtype).kind == "f"]

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from jaxlab.core import record
 from jaxlab.core.tree import packed_shape, unpack
 from jaxlab.core.types import Periodic, Statistics, TrainState
-from jaxlab.data.pipeline import chunk_steps, feed, prefetch
+from jaxlab.data.feeding import chunk_steps, feed, prefetch
 from jaxlab.run import environment
 from jaxlab.run.assemble import Experiment, assemble, make_hooks, make_sinks, strategy_of
 from jaxlab.run.journal import Journal

@@ -11,7 +11,8 @@ import pytest
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.data import memmap_source
 from jaxlab.data.arrays import ArraySource
-from jaxlab.data.pipeline import Batches, feed
+from jaxlab.data.feeding import feed
+from jaxlab.data.pipeline import Batches
 
 N = 50
 GENERATOR = np.random.default_rng(0)

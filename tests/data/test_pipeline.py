@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlab.data import images, pipeline
-from jaxlab.data.arrays import ArraySource
+from jaxlab.data import feeding, images, mixture, pipeline, windows
+from jaxlab.data.arrays import ArraySource, in_memory
 from jaxlab.data.bucketing import Buckets
+from jaxlab.data.subset import Subset
 
 SIZE, BATCH = 21, 8  # batches cross epochs
 
@@ -36,7 +37,7 @@ def assert_equal(found, expected):
 def fed(first=0, last=12, chunk=1, workers=0, batches=None):
     """Return the batches from `first` on as `feed` yields them, chunks taken apart, those before `first` left out."""
     steps = {}
-    for start, fields in pipeline.feed(
+    for start, fields in feeding.feed(
         batches or make_batches(), first=first, last=last, chunk=chunk, put=lambda host: host, workers=workers
     ):
         for i in range(chunk):
@@ -99,23 +100,46 @@ def test_feeding_from_any_step_in_any_chunk_yields_what_feeding_from_the_beginni
         assert_equal(found, wanted)
 
 
-@pytest.mark.slow
+class OnDisk(ArraySource):
+    """Asks to be read by processes; importable, so that a spawned worker finds it."""
+
+    in_memory = False
+
+
+def on_disk():
+    source = make_source()
+    return OnDisk(source.__getitems__(np.arange(SIZE)), source.spec.meta)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_grain_workers_yield_the_same_batches_also_after_a_resume_and_with_closures_as_transforms(workers):
+@pytest.mark.parametrize("source", [make_source, pytest.param(on_disk, marks=pytest.mark.slow)])
+def test_workers_yield_the_same_batches_also_after_a_resume_and_with_closures_as_transforms(source, workers):
     double = 2.0
     transforms = (images.random_shift(pixels=1), lambda fields, _: {**fields, "image": fields["image"] * double})
-    batches = make_batches(transforms=transforms)
+    batches = dataclasses.replace(make_batches(transforms=transforms), source=source())
     for found, wanted in zip(
         fed(3, 9, 2, workers=workers, batches=batches), fed(3, 9, 2, batches=batches), strict=True
     ):
         assert_equal(found, wanted)
 
 
-@pytest.mark.slow
-def test_an_exception_in_a_grain_worker_reaches_the_consumer():
+@pytest.mark.parametrize("in_memory", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_an_exception_in_a_worker_reaches_the_consumer(in_memory):
     broken = dataclasses.replace(make_batches(transforms=()), source=Broken())
+    broken.source.in_memory = in_memory
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        list(pipeline.feed(broken, first=0, last=4, chunk=1, put=lambda host: host, workers=1))
+        list(feeding.feed(broken, first=0, last=4, chunk=1, put=lambda host: host, workers=1))
+
+
+def test_sources_over_others_are_in_memory_where_those_are():
+    def views(source):
+        mixed = mixture.make((source, source), (1.0, 1.0))
+        windowed = windows.make(source, length=2, horizon=1, inputs=("image",), targets=("label",))
+        return [source, Subset(source, np.arange(3), {}), mixed, windowed]
+
+    assert all(map(in_memory, views(make_source())))
+    assert not any(map(in_memory, views(on_disk())))
+    assert not in_memory(mixture.make((make_source(), on_disk()), (1.0, 1.0)))
 
 
 @pytest.mark.parametrize("batch_size", [SIZE, 8, 64])
@@ -147,7 +171,7 @@ class Broken(ArraySource):
 
 def test_an_exception_in_the_source_reaches_the_consumer_after_the_batches_before_it():
     broken = pipeline.Batches(Broken(), (), 2, 0, training=False)
-    seen = pipeline.feed(
+    seen = feeding.feed(
         dataclasses.replace(broken), first=0, last=5, chunk=1, put=lambda host: host["x"].ravel().tolist()
     )
     before = list(itertools.islice(seen, 2))
@@ -163,7 +187,7 @@ def prefetch_threads():
 @pytest.mark.parametrize("abandon", ["close", "exception", "exhaust"])
 def test_the_fetching_thread_ends_with_its_iterator(abandon):
     before = prefetch_threads()
-    feed = pipeline.feed(make_batches(), first=0, last=500 if abandon != "exhaust" else 3, chunk=1, put=lambda x: x)
+    feed = feeding.feed(make_batches(), first=0, last=500 if abandon != "exhaust" else 3, chunk=1, put=lambda x: x)
     next(feed)
     assert len(prefetch_threads()) > len(before) or abandon == "exhaust"
     if abandon == "close":
@@ -178,7 +202,7 @@ def test_the_fetching_thread_ends_with_its_iterator(abandon):
 
 def test_prefetching_runs_ahead_by_no_more_than_its_depth():
     taken = []
-    items = pipeline.prefetch((taken.append(i) or i for i in range(100)), depth=2)
+    items = feeding.prefetch((taken.append(i) or i for i in range(100)), depth=2)
     assert [next(items) for _ in range(5)] == [0, 1, 2, 3, 4]
     items.close()
     assert len(taken) <= 5 + 2 + 1  # two queued, one in the producer's hand
@@ -200,7 +224,7 @@ def test_transformed_spec_tells_the_shapes_and_dtypes_that_batches_have():
 @pytest.mark.parametrize(("size", "steps"), [(4, 32), (2**14, 15), (2**16, 3), (2**19, 1)])
 def test_small_batches_travel_together_and_large_ones_alone(size, steps):
     source = ArraySource({"x": np.zeros((2, size), np.uint8)})
-    assert pipeline.chunk_steps(pipeline.Batches(source, (), 1, 0, training=True)) == steps
+    assert feeding.chunk_steps(pipeline.Batches(source, (), 1, 0, training=True)) == steps
 
 
 def make_token_batches(length=16, rows=slice(None)):
@@ -213,7 +237,7 @@ def make_token_batches(length=16, rows=slice(None)):
 
 def test_bucketed_batches_are_cut_to_their_bucket_and_lose_no_token():
     batches = make_token_batches()
-    assert pipeline.chunk_steps(batches) == 1
+    assert feeding.chunk_steps(batches) == 1
     whole = [batches[step] for step in range(40 // BATCH)]
     assert {batch["tokens"].shape[1] for batch in whole} <= {4, 8, 16}
     assert len({batch["tokens"].shape[1] for batch in whole}) > 1
@@ -225,7 +249,7 @@ def test_bucketed_batches_are_cut_to_their_bucket_and_lose_no_token():
 
 def test_the_bytes_of_a_batch_are_those_of_this_process():
     whole, half = make_batches(), make_batches(rows=slice(0, BATCH // 2))
-    assert pipeline.batch_bytes(whole) == 2 * pipeline.batch_bytes(half)
-    assert pipeline.batch_bytes(whole) == BATCH * (
+    assert feeding.batch_bytes(whole) == 2 * feeding.batch_bytes(half)
+    assert feeding.batch_bytes(whole) == BATCH * (
         6 * 5 * 3 * 4 + 4 + 4 + 4
     )  # float32 image; label, id and mask of four bytes each

@@ -115,6 +115,25 @@ def test_what_transforms_learn_is_of_train_alone_saved_and_read_by_the_evaluatio
     assert rows["valid/loss"] == pytest.approx(run.history["valid/loss"].dropna().iloc[-1], rel=1e-5)
 
 
+def test_a_run_over_precomputed_rows_is_the_run_that_transforms_each_batch(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    states = []
+    for count in (0, 1, 1):
+        found = config()
+        with found.unlocked():
+            found.data.transforms = (jaxlab.spec("jaxlab.data.table_numeric:scale", columns=("tokens",)),)
+            found.data.precomputed = count
+        jaxlab.train(found, tmp_path / f"run{len(states)}")
+        states.append(saved(tmp_path / f"run{len(states)}"))
+    for state in states[1:]:
+        assert state.keys() == states[0].keys()
+        assert all(np.array_equal(state[name], states[0][name]) for name in state)
+    assert len(list((tmp_path / "cache/jaxlab/precomputed").iterdir())) == 2  # train and valid; test is not opened
+    with pytest.raises(ConfigError, match="precomputed=2: expected 0 to 1"), found.unlocked():
+        found.data.precomputed = 2
+        assemble(found)
+
+
 def test_sampling_draws_by_weight_and_the_log_says_so(tmp_path):
     found = config()
     with found.unlocked():

@@ -17,7 +17,7 @@ import jaxlab
 from jaxlab.core import record
 from jaxlab.core.errors import DivergedError
 from jaxlab.core.types import Periodic, TrainState
-from jaxlab.data.pipeline import prefetch
+from jaxlab.data.feeding import prefetch
 from jaxlab.train import loop
 from jaxlab.train.parallel import RecompilationWarning, make_strategy, single, watch_compilations
 
