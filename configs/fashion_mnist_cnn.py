@@ -44,7 +44,10 @@ def get_config() -> ConfigDict:
 def resnet() -> ConfigDict:
     """Return the ResNet."""
     config = get_config()
-    config.model = spec("jaxlab.models.resnet:make", channels=(24, 48, 96), blocks=(1, 1, 2), stem_pool=True)
+    config.model = spec(
+        "jaxlab.models.resnet:make", channels=(24, 48, 96), blocks=(1, 1, 2), stem="small_pool", shortcut="pool",
+        padding="same",
+    )  # fmt: skip
     config.train.steps = 4600
     config.train.steps_per_call = 20  # a third faster on the CPU: the buffers of a step are used again
     return config

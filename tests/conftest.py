@@ -21,7 +21,7 @@ def data_folder(tmp_path_factory) -> Path:
     """Prepare a few rows of noise, of the shapes of the real data, and return the root of the data sets."""
     import tensorflow_datasets as tfds
 
-    from jaxlab.data.builders import fashion_mnist, protein
+    from jaxlab.data.builders import fashion_mnist, protein, reviews, tinyshakespeare
     from jaxlab.data.preparation.prepare import FILE_FORMAT
 
     root, files = tmp_path_factory.mktemp("tfds"), tmp_path_factory.mktemp("files")
@@ -35,10 +35,11 @@ def data_folder(tmp_path_factory) -> Path:
     builder.download_and_prepare(
         download_dir=str(files / "downloads"), download_config=tfds.download.DownloadConfig(manual_dir=str(files))
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protein.Builder, "_split_generators", tiny_protein)
-        builder = protein.Builder(data_dir=str(root), file_format=FILE_FORMAT)
-        builder.download_and_prepare(download_dir=str(files / "downloads"))
+    for module, splits in ((protein, tiny_protein), (reviews, tiny_reviews), (tinyshakespeare, tiny_shakespeare)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module.Builder, "_split_generators", splits)
+            builder = module.Builder(data_dir=str(root), file_format=FILE_FORMAT)
+            builder.download_and_prepare(download_dir=str(files / "downloads"))
     return root
 
 
@@ -51,6 +52,22 @@ def tiny_protein(builder, _) -> dict:
         split: builder._generate_examples(rows_ND, np.full(len(rows_ND), i), np.arange(len(rows_ND)) % 10 == 0)
         for i, (split, rows_ND) in enumerate(noise.items())
     }
+
+
+def tiny_reviews(builder, _) -> dict:
+    """Return rows of a few words of every split."""
+    rows = [
+        {"text": f"the {'good' if n % 2 else 'bad'} dress {n}", "label": n % 2, "rating": 5, "clothing_id": n}
+        for n in range(140)
+    ]
+    parts = {"train": rows[:100], "valid": rows[100:120], "test": rows[120:]}
+    return {split: builder._generate_examples(part) for split, part in parts.items()}
+
+
+def tiny_shakespeare(builder, _) -> dict:
+    """Return a few hundred characters of both splits."""
+    text = "First Citizen:\nSpeak, speak.\n\n"
+    return {"train": builder._generate_examples(text * 60), "valid": builder._generate_examples(text * 6)}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import contract_stand_ins as stand_ins
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -55,6 +55,35 @@ TABLE = ColumnSource(
     },
     _facts,
 )
+CODED = ArraySource(
+    {
+        "features": _random.normal(size=(SIZE, 3)).astype(np.float32),
+        "colour": (np.arange(SIZE) % 4).astype(np.int32),
+        "shop": (np.arange(SIZE) % 5).astype(np.int32),
+        "label": _label,
+    },
+    {**_facts, "categories:colour": ("(unknown)", "red", "green", "blue")},
+)
+"""A table whose texts are encoded."""
+CHOICES = ArraySource(
+    {
+        "user": (np.arange(SIZE) % 4).astype(np.int32),
+        "item": (np.arange(SIZE) % 7).astype(np.int32),
+        "rating": np.linspace(1, 5, SIZE).astype(np.float32),
+        "items": _random.integers(0, 7, (SIZE, 5)).astype(np.int32),
+        "item_mask": (np.arange(5) < np.arange(SIZE)[:, None]).astype(np.float32),
+    },
+    {"categories:user": tuple("abcd"), "categories:item": tuple("abcdefg"), "categories:items": tuple("abcdefg")},
+)
+"""What users chose: one item a row, and those before it."""
+SIGNALS = ArraySource(
+    {
+        "past": _random.normal(size=(SIZE, 5, 2)).astype(np.float32),
+        "past_mask": (np.arange(5) < np.arange(SIZE)[:, None]).astype(np.float32),
+        "target": _random.normal(size=(SIZE, 2)).astype(np.float32),
+    }
+)
+"""Windows of lengths 0 to 5."""
 SAMPLES = {
     "jaxlab.data.table": TABLE, "jaxlab.data.table_categories": TABLE, "jaxlab.data.table_numeric": TABLE,
     "jaxlab.data.text_noise": TOKENS, "jaxlab.data.tokenize": TEXTS,
@@ -77,17 +106,67 @@ class Judged(NamedTuple):
     adds_up: bool = True  # over parts of a batch: not so where other rows are the negatives
 
 
-def linear(*inputs: Any) -> Outputs:
-    """Return logits [B, CLASSES], a fixed linear map of each row of the first input."""
-    x_BD = jnp.reshape(inputs[0], (len(inputs[0]), -1))
-    return {"logits": x_BD @ jnp.cos(jnp.arange(x_BD.shape[1] * CLASSES)).reshape(-1, CLASSES)}
-
-
 CLASSIFIED = Trained(PICTURES, spec("jaxlab.objectives.classify:make"))
-TRAINED: dict[str, Trained] = {}
+_coded = Trained(CODED, spec("jaxlab.objectives.classify:make", inputs=("features", "colour", "shop")))
+_windows = {
+    name: _random.normal(size=(SIZE, *shape)).astype(np.float32)
+    for name, shape in (("past", (5, 2)), ("future", (3, 4)), ("target", (3, 2)))
+}
+_forecast = Trained(ArraySource(_windows), spec("jaxlab.objectives.regress:make", inputs=("past", "future")))
+_text = Trained(TOKENS, spec("jaxlab.objectives.classify:make", inputs=("tokens", "token_mask")))
+_rated = {"inputs": ("user", "item"), "target": "rating"}
+TRAINED: dict[str, Trained] = {
+    "jaxlab.models.autoencoder": Trained(PICTURES, spec("jaxlab.objectives.reconstruct:make")),
+    "jaxlab.models.factorisation": Trained(
+        CHOICES, spec("jaxlab.objectives.regress:make", output="prediction", **_rated)
+    ),
+    "jaxlab.models.forecast": _forecast,
+    "jaxlab.models.ft_transformer": _coded,
+    "jaxlab.models.lstm": _text,
+    "jaxlab.models.lstm:language": Trained(
+        TOKENS, spec("jaxlab.objectives.language:causal", inputs=("tokens", "token_mask"))
+    ),
+    "jaxlab.models.sasrec": Trained(
+        CHOICES,
+        spec(
+            "jaxlab.objectives.language:causal", inputs=("items", "item_mask"), tokens="items", token_mask="item_mask"
+        ),
+    ),
+    "jaxlab.models.sequence_autoencoder": Trained(
+        SIGNALS,
+        spec("jaxlab.objectives.reconstruct:make", inputs=("past", "past_mask"), target_mask="past_mask"),
+    ),
+    "jaxlab.models.seq2seq_lstm": Trained(stand_ins.PAIRS, spec("jaxlab.objectives.seq2seq:make")),
+    "jaxlab.models.tabular": _coded,
+    "jaxlab.models.tcn": _forecast,
+    "jaxlab.models.tcn:classify": _text,
+    # by its products: other rows as negatives are those of one device, and differ with their number
+    "jaxlab.models.two_tower": Trained(CHOICES, spec("jaxlab.objectives.regress:make", output="score", **_rated)),
+    # by its mean: what it draws differs from device to device
+    "jaxlab.models.vae": Trained(SIGNALS, spec("jaxlab.objectives.regress:make", output="mean")),
+}
 """By factory or module of models; for any other, `CLASSIFIED`."""
-JUDGED: dict[str, Judged] = {"jaxlab.objectives.classify": Judged(PICTURES, linear)}
+JUDGED: dict[str, Judged] = {
+    "jaxlab.objectives.classify": Judged(PICTURES, stand_ins.linear),
+    "jaxlab.objectives.classify:multi_label": Judged(stand_ins.LABELS, stand_ins.labeller),
+    "jaxlab.objectives.contrast": Judged(stand_ins.VIEWS, stand_ins.embedder, adds_up=False),
+    "jaxlab.objectives.distill": Judged(stand_ins.TAUGHT, stand_ins.linear),
+    "jaxlab.objectives.language:causal": Judged(TOKENS, stand_ins.bigrams),
+    "jaxlab.objectives.language:masked": Judged(stand_ins.HIDDEN, stand_ins.bigrams),
+    "jaxlab.objectives.rank": Judged(stand_ins.CHOICES, stand_ins.recommender),
+    "jaxlab.objectives.rank:in_batch_softmax": Judged(stand_ins.CHOICES, stand_ins.recommender, adds_up=False),
+    "jaxlab.objectives.reconstruct": Judged(PICTURES, stand_ins.autoencoder),
+    "jaxlab.objectives.regress": Judged(stand_ins.WINDOWS, stand_ins.forecaster),
+    "jaxlab.objectives.regularise": Judged(PICTURES, stand_ins.linear),
+    "jaxlab.objectives.seq2seq": Judged(stand_ins.PAIRS, stand_ins.translator),
+}
 """By factory or module of objectives; each needs one."""
+MEASURED: dict[str, ConfigDict] = {
+    "jaxlab.metrics.classify": spec("jaxlab.objectives.classify:make"),
+    "jaxlab.metrics.language": spec("jaxlab.objectives.language:causal"),
+    "jaxlab.metrics.regress": spec("jaxlab.objectives.regress:make"),
+}
+"""By factory or module of metrics: the objective whose results it measures; each needs one."""
 
 MIXED = mixture.make((IMAGES, Subset(IMAGES, np.array([0, 3, 6, 1]), {})), (3.0, 1.0))
 """A training source for sampling rules: classes of different sizes, from two sources."""
@@ -101,6 +180,7 @@ EXTRAS = {
 _table = spec("jaxlab.data.table_source:make", path="shirts.csv", target="size", group="shop", time="week")
 _numeric = spec("jaxlab.data.table_source:make", path="shirts.csv", target="size", features=("width", "height"))
 _complete = spec("jaxlab.data.splits:drop_missing", source=_numeric)
+_classified, _every = spec("jaxlab.objectives.classify:make"), ((".*", 0.1),)
 _lines = spec("jaxlab.data.text_source:lines", path="lines.txt")
 CASES: dict[str, tuple[dict[str, Any], ...]] = {
     "jaxlab.data.huggingface:make": ({"path": "saved", "label": "kind"}, {"path": "saved", "columns": ("text",)}),
@@ -144,7 +224,59 @@ CASES: dict[str, tuple[dict[str, Any], ...]] = {
         {"source": _table, "length": 3, "horizon": 2, "inputs": ("width",), "targets": ("height",)},
         {"source": _table, "length": 1, "horizon": 1, "targets": ("height",), "known_future": ("time",), "stride": 2},
     ),
+    "jaxlab.models.autoencoder:make": ({"hidden": (8,), "width": 4},),
+    "jaxlab.models.convnext:make": (
+        {"blocks": (1, 1), "channels": (4, 6), "patch_size": 2, "kernel_size": 3, "layer_scale": 0.5,
+         "stochastic_depth": 0.0},
+    ),
+    "jaxlab.models.factorisation:make": ({"factors": 3},),
+    "jaxlab.models.forecast:make": (
+        {"width": 8, "heads": 2, "dropout": 0.0}, {"width": 8, "heads": 2, "dropout": 0.0, "output": "quantile"},
+    ),
+    "jaxlab.models.ft_transformer:make": (
+        {"categories": ("colour", "shop"), "sizes": (("shop", 5),), "width": 8, "depth": 2, "heads": 2, "hidden": 8,
+         "attention_dropout": 0.0, "hidden_dropout": 0.0},
+    ),
+    "jaxlab.models.lstm:make": tuple(
+        {"width": 4, "features": 5, "cell": cell, "pooling": pooling, "dropout": 0.0}
+        for cell, pooling in (("lstm", "last"), ("gru", "max"))
+    ),
+    "jaxlab.models.lstm:language": ({"width": 4, "features": 5, "dropout": 0.0},),
+    "jaxlab.models.resnet:make": (
+        {"blocks": (1, 1), "channels": (4, 6), "stem": "small_pool", "shortcut": "pool", "zero_init": False},
+        {"block": "bottleneck", "blocks": (1,), "channels": (4,), "stem": "imagenet", "zero_init": False},
+    ),
+    **{
+        f"jaxlab.models.resnet:resnet{depth}": ({"blocks": (1, 1), "channels": (4, 6), "stem": "small"},)
+        for depth in (18, 34, 50)
+    },
+    "jaxlab.models.resnet:wide": ({"depth": 10, "width": 1},),
+    "jaxlab.models.sasrec:make": ({"width": 8, "depth": 1, "heads": 2, "dropout": 0.0},),
+    "jaxlab.models.seq2seq_lstm:make": ({"width": 4, "features": 5, "dropout": 0.0},),
+    "jaxlab.models.sequence_autoencoder:make": tuple(
+        {"cell": cell, "features": 4, "width": 3} for cell in ("lstm", "gru")
+    ),
+    "jaxlab.models.tabular:make": (
+        {"categories": ("colour", "shop"), "sizes": (("shop", 5),), "hidden": (8,), "batch_norm": True},
+    ),
+    "jaxlab.models.tcn:make": ({"channels": (4, 5), "dropout": 0.0},),
+    "jaxlab.models.tcn:classify": ({"channels": (4, 5), "dropout": 0.0},),
+    "jaxlab.models.two_tower:make": ({"embedding_width": 3, "hidden": (8,), "width": 4},),
+    "jaxlab.models.vae:make": ({"field": "past", "hidden": (8,), "width": 2},),
+    "jaxlab.objectives.regularise:l2": ({"objective": _classified}, {"objective": _classified, "rules": _every}),
+    "jaxlab.objectives.regularise:activation": ({"objective": _classified},),
+    "jaxlab.objectives.regularise:consistency": ({"objective": _classified},),
+    "jaxlab.objectives.rank:sampled_softmax": ({}, {"correction": "uniform"}),
+    "jaxlab.objectives.reconstruct:elbo": ({}, {"likelihood": "bernoulli", "beta": 0.5}),
+    "jaxlab.models.vit:make": tuple(
+        {"width": 8, "depth": 1, "heads": 2, "patch_size": 4, "pool": pool} for pool in ("token", "mean")
+    ),
     "jaxlab.optim.chain:make": ({"transforms": (spec("optax:sgd", learning_rate=0.1),)},),
+    "jaxlab.optim.rules:make": (
+        {"optimizer": spec("optax:adam", learning_rate=0.1), "learning_rate": 0.1},
+        {"optimizer": spec("optax:sgd", learning_rate=0.1), "learning_rate": 0.1,
+         "weight_decay": ((".*/kernel", 0.1), (".*", 0.0)), "freeze": ((".*/bias", True), (".*", False))},
+    ),
     "jaxlab.optim.rules:where": ({"rules": ((".*/kernel", True), (".*", False))},),
 }  # fmt: skip
 

@@ -11,8 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 import pytest
-from contract_cases import CASES, CLASSIFIED, EXTRAS, IMAGES, JUDGED, PICTURES, SAMPLES, SIZE, TRAINED, Judged, Trained
+from contract_cases import (
+    CASES,
+    CLASSIFIED,
+    EXTRAS,
+    IMAGES,
+    JUDGED,
+    MEASURED,
+    PICTURES,
+    SAMPLES,
+    SIZE,
+    TRAINED,
+    Judged,
+    Trained,
+)  # fmt: skip
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from jaxlab.core import config as configs
 from jaxlab.core import types as contracts
@@ -22,7 +36,8 @@ LEAVES = ("data", "models", "objectives", "metrics", "optim", "track")
 KINDS = [
     (contracts.Transform, "transform"), (contracts.Fittable, "fittable"), (contracts.DeviceTransform, "device"),
     (contracts.Sampling, "sampling"), (contracts.Source, "source"), (contracts.Objective, "objective"),
-    (contracts.Metric, "metric"), (optax.Schedule, "schedule"), (contracts.Periodic, "hook"),
+    (contracts.Metric, "metric"), (contracts.Initialiser, "initialiser"), (optax.Schedule, "schedule"),
+    (contracts.Periodic, "hook"),
     (Callable[[contracts.PyTree], contracts.PyTree], "mask"), (optax.GradientTransformation, "optimizer"),
 ]  # fmt: skip
 HALVES = (slice(0, SIZE // 2), slice(SIZE // 2, SIZE))
@@ -51,6 +66,13 @@ class Case(NamedTuple):
         judged = self._of(JUDGED, None)
         assert judged is not None, f"{self.path} needs a line in contract_cases.JUDGED"
         return judged
+
+    @property
+    def measured(self) -> tuple[ConfigDict, Judged]:
+        """The objective whose results a metric measures, and with what that is tried."""
+        objective = self._of(MEASURED, None)
+        assert objective is not None, f"{self.path} needs a line in contract_cases.MEASURED"
+        return objective, Case(objective.factory, "objective", {}).judged
 
 
 def returned(function: Callable[..., Any]) -> Any:

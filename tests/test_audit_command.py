@@ -20,7 +20,7 @@ from jaxlab.run.base import base_config
 
 WORDS = ["<b>" + "".join(letters) for letters in np.random.default_rng(0).choice(list("abcdefghij"), (300, 7))]
 
-def source(split: str = "train", label: int = 0):
+def source(split: str = "train", label: int = 0, wide: int = 0):
     if split not in ("train", "valid", "test"):
         raise ConfigError(f"no split {split!r}")
     rng = np.random.default_rng(["train", "valid", "test"].index(split))
@@ -39,6 +39,8 @@ def source(split: str = "train", label: int = 0):
         fields["size"][:5] = 0
     if split == "test":
         fields["size"][20:22] = 0
+    if wide:
+        fields["wide"] = rng.normal(size=(200, wide))
     return ColumnSource(fields, {"classes": ("no", "yes"), "fingerprint": f"rows:{split}"})
 
 def get_config():
@@ -106,6 +108,14 @@ def test_the_page_is_one_file_that_shows_the_pairs_and_escapes_the_data(audit):
     assert "&lt;b&gt;" in page
     assert all(word in page for word in ("Classes", "Lengths and ranges", "Not shown, as not read: test"))
     assert page.count("data:image/png;base64,") == 2
+    assert "<td>train</td><td>near overlap test</td><td>5</td>" in page  # what the filter would leave out
+
+
+def test_columns_of_one_field_and_a_target_of_numbers_are_on_the_page_in_the_data_s_order(audit):
+    audit("--config.data.train.wide=12", "--target=size")
+    page = Path("audit/audit.html").read_text()
+    ranges = re.findall(r"<td>(wide\[\d+\]|the target)</td><td>train</td>", page)
+    assert ranges == ["the target", *(f"wide[{place}]" for place in range(12))]
 
 
 def test_the_report_has_ranges_lengths_and_classes_of_each_split(audit):

@@ -42,7 +42,7 @@ def test_a_train_and_an_evaluation_step_have_consistent_shapes(file, preset):
 @each_preset
 @pytest.mark.usefixtures("stand_in_data")
 def test_real_batches_of_every_split_have_the_shapes_that_the_steps_were_checked_with(file, preset):
-    experiment = assemble(configs.load(f"{file}:{preset}"))
+    experiment = assemble(configs.load(f"{file}:{preset}"))._replace(buckets=None)  # they cut what is padding
     abstract = experiment.abstract_batch()
     for split in experiment.sources:
         batch = experiment.batches(split, training=split == "train")[0]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract_cases import CASES, PICTURES, SIZE, linear
+from contract_cases import CASES, SIZE
 from contract_discovery import FOUND, HALVES, each, make, make_batch, make_trained, node_of, public_functions
 
 from jaxlab.core import config as configs
@@ -108,12 +108,13 @@ def test_an_objective_returns_sums_over_real_rows_and_results_a_row(case):
 @each("metric")
 def test_a_metric_adds_up_over_parts_of_a_batch_and_ignores_padding(case):
     metric = make(case)
-    objective = configs.build(configs.spec("jaxlab.objectives.classify:make"), data=PICTURES.spec)
-    outputs = objective(stand_in(linear), make_batch()).outputs
+    node, (source, model, _) = case.measured
+    outputs = configs.build(node, data=source.spec)(stand_in(model), make_batch(source=source)).outputs
 
     def value(*parts):
         statistics = [
-            jax.jit(metric.update)({name: x[rows] for name, x in outputs.items()}, make_batch(rows)) for rows in parts
+            jax.jit(metric.update)({name: x[rows] for name, x in outputs.items()}, make_batch(rows, source))
+            for rows in parts
         ]
         return metric.compute(jax.tree.map(lambda *leaves: sum(map(np.asarray, leaves)), *statistics))
 

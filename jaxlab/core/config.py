@@ -54,6 +54,8 @@ def spec(factory: str | Callable[..., Any], /, **keywords: Any) -> ConfigDict:
             node[name] = _unset(named[name])
         elif name in named and type(value) is int and _is_float(named[name]):
             node[name] = float(value)
+        elif name in named and isinstance(value, str) and typing.get_origin(named[name].annotation) is tuple:
+            raise ConfigError(f"{path}: {name}={value!r}: expected a tuple, such as ({value!r},)")
         else:
             node[name] = _plain(value, f"{path}: {name}")
     for name, parameter in named.items():
@@ -69,10 +71,8 @@ def spec(factory: str | Callable[..., Any], /, **keywords: Any) -> ConfigDict:
 def build(node: Any, /, *, path: str = "config", **context: Any) -> Any:
     """Return what the node's factory makes, its children built first; plain values return as they are.
 
-    A parameter that has no default and is not in the node is taken from `context`.
-
-    Raises:
-      ConfigError: a parameter that neither the node nor the context gives, or a keyword the factory lacks.
+    A parameter that has no default and is not in the node is taken from `context`; if it is not there, or the factory
+    lacks a keyword, that is a ConfigError.
     """
     if isinstance(node, tuple | list):
         return tuple(build(child, path=f"{path}[{i}]", **context) for i, child in enumerate(node))
@@ -220,6 +220,9 @@ def _plain(value: Any, where: str) -> Any:
         return tuple(_plain(child, f"{where}[{i}]") for i, child in enumerate(value))
     if isinstance(value, ConfigDict | Mapping):
         items = value.items(preserve_field_references=True) if isinstance(value, ConfigDict) else value.items()
+        for name in value:
+            if not isinstance(name, str):
+                raise ConfigError(f"{where}: the key {name!r} is a {type(name).__name__}; a config's keys are strings")
         return ConfigDict({n: placeholder(object) if v is None else _plain(v, f"{where}.{n}") for n, v in items})
     if isinstance(value, FieldReference):  # an optional keeps its type, set or not
         reference = placeholder(value.get_type())

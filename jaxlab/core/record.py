@@ -28,6 +28,7 @@ SUMMARY = "summary.json"
 LOG = "log.txt"
 LEARNT = "transforms.json"
 SPLIT_INDICES = "splits.json"
+TOKENIZER = "tokenizer-{hash}.json"  # of packed texts, as the source that names its file read it
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions"
 PLOTS = "plots"

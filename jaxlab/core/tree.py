@@ -6,14 +6,14 @@ Usage: ``match(rules, named_leaves(params))`` gives each parameter the value of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlab.core.errors import ConfigError
+from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.core.types import PyTree, Rules
 
 
@@ -49,6 +49,22 @@ def match_tree(rules: Rules, tree: PyTree) -> PyTree:
     """Return a tree of the same structure whose leaves are the matched values."""
     values = match(rules, named_leaves(tree))
     return jax.tree.unflatten(jax.tree.structure(tree), list(values.values()))
+
+
+def replaced(tree: PyTree, values: Mapping[str, Any]) -> PyTree:
+    """Return the tree with the leaves that `values` names exchanged, in the dtypes that they had.
+
+    Raises:
+      ConfigError: a name that the tree has not, or a value of another shape.
+    """
+    leaves = named_leaves(tree)
+    for name, value in values.items():
+        if name not in leaves:
+            raise ConfigError(f"no parameter is named {name!r}{did_you_mean(name, leaves)}")
+        if np.shape(value) != np.shape(leaves[name]):
+            raise ConfigError(f"{name!r} has the shape {np.shape(leaves[name])}; its value has {np.shape(value)}")
+    changed = [jnp.asarray(values[name], x.dtype) if name in values else x for name, x in leaves.items()]
+    return jax.tree.unflatten(jax.tree.structure(tree), changed)
 
 
 def pack(tree: PyTree) -> jax.Array:

@@ -104,6 +104,11 @@ class Fittable(NamedTuple):
     meta: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda learnt: {}
 
 
+Initialiser = Callable[[PyTree], Mapping[str, np.ndarray]]
+"""Gives values to begin from, by name (``params/Dense_0/kernel``), for some leaves of a new model's variables, whose
+shapes it is told: ``params`` and other collections. The rest keep their random beginning."""
+
+
 class Loss(NamedTuple):
     """An objective's result. Sums, never means: the step divides once, by the weight of the whole batch."""
 

@@ -38,7 +38,7 @@ class ArraySource:
           DataError: no field, fields of unequal lengths, no rows, or a field that is not numeric or does not fit
             the dtype that JAX has for it.
         """
-        converted = {name: np.asarray(value) for name, value in arrays.items()}
+        converted = {name: _array(name, value) for name, value in arrays.items()}
         lengths = {name: len(value) if value.ndim else -1 for name, value in converted.items()}
         if not converted or len(set(lengths.values())) != 1 or min(lengths.values()) < 1:
             raise DataError(f"arrays must be equally long and not empty; lengths by field: {lengths}")
@@ -61,6 +61,13 @@ class ArraySource:
     def __getitems__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return the rows at `indices` [n], one array [n, ...] a field."""
         return {name: value.take(indices, axis=0) for name, value in self._arrays.items()}
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"field {name!r}: {error}; expected rows of one shape") from error
 
 
 def _held(name: str, value: np.ndarray) -> np.ndarray:

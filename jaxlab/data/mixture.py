@@ -16,6 +16,7 @@ import numpy as np
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import DataSpec, Source
 from jaxlab.data.arrays import in_memory
+from jaxlab.data.subset import Origin
 
 
 def make(sources: tuple[Source, ...], weights: tuple[float, ...] = ()) -> Mixture:
@@ -73,6 +74,17 @@ class Mixture:
             parts.append(within * (share / within.sum()))
         return np.concatenate(parts)
 
+    def origins(self, rows: np.ndarray | None = None) -> list[Origin]:
+        """Return each source and which of its rows these `rows` [n] are; None is all."""
+        if rows is None:
+            return [(source, None) for source in self._sources]
+        which = self.which(rows)
+        return [(source, rows[which == i] - self._starts[i]) for i, source in enumerate(self._sources)]
+
+    def which(self, rows: np.ndarray) -> np.ndarray:
+        """Return the number of the source [n] int32 that each of `rows` [n] is from."""
+        return (np.searchsorted(self._starts, rows, side="right") - 1).astype(np.int32)
+
     def __len__(self) -> int:
         """Return the number of rows of all sources together."""
         return self._spec.size
@@ -80,7 +92,7 @@ class Mixture:
     def __getitems__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return the rows at `indices` [n], one array [n, ...] a field."""
         indices = np.asarray(indices)
-        which = (np.searchsorted(self._starts, indices, side="right") - 1).astype(np.int32)
+        which = self.which(indices)
         rows: dict[str, np.ndarray] = {}
         for place in np.unique(which):
             here = np.flatnonzero(which == place)

@@ -19,7 +19,7 @@ from jaxlab.data.cache import Kept, cached, home, key_of, ragged
 from jaxlab.data.packing import pack_flat
 from jaxlab.data.text_fields import as_texts, text_column, texts_of
 from jaxlab.data.tokenize import load_tokenizer, tokens_meta
-from jaxlab.data.tokenizers import ByteTokenizer, Tokenizer, fingerprint
+from jaxlab.data.tokenizers import ByteTokenizer, Tokenizer, ends, fingerprint
 
 _PROBES = 256  # rows that are compared with the cache, beside the source's fingerprint
 _ENCODE_TEXTS = 1024
@@ -38,7 +38,7 @@ def make(
     """Return the texts of `source`, a document each, packed into rows of tokens.
 
     ``meta`` is the source's, without ``classes``, and vocabulary_size, pad_id, specials, tokenizer (its hash),
-    documents, tokens, fill (the share of the rows that is not padding) and a fingerprint of all this.
+    tokenizer_file, documents, tokens, fill (the share of the rows that is not padding) and a fingerprint of all this.
 
     Args:
       source: with a text field.
@@ -55,12 +55,9 @@ def make(
       DataError: the file holds no tokenizer, a text is none, or all are empty.
     """
     chosen = _chosen(tokenizer)
-    for special, wanted in (("bos", begin), ("eos", end)):
-        if wanted and special not in chosen.special:
-            raise ConfigError(f"packed: begin or end needs {special!r}, which the tokenizer {tokenizer!r} has not")
+    before, after = ends(chosen.specials, begin, end)
 
     def tokenise() -> Kept:
-        before, after = ([chosen.special[s]] if wanted else [] for s, wanted in (("bos", begin), ("eos", end)))
         return encoded(texts_of(source, (field,)), chosen, before, after), {}
 
     content = _content(source, field)
@@ -74,6 +71,7 @@ def make(
         "documents": int(np.count_nonzero(np.diff(tokens["offsets"]))),
         "tokens": len(tokens["flat"]),
         "fill": len(tokens["flat"]) / rows["tokens"].size,
+        "tokenizer_file": tokenizer if tokenizer != "byte" else "",
         "fingerprint": f"packed:{key_of(key, length, mode)}",
     }
     return ArraySource(rows, facts)

@@ -41,6 +41,7 @@ def pack(documents: Sequence[np.ndarray], length: int, mode: str = "best_fit", p
       mode: ``best_fit``: the longest documents first, each into the fullest row that has room for it; one that is
         longer than a row is cut into rows. ``concatenate``: all documents end to end, cut into rows, no padding but
         at the end. A document that is cut goes on as a segment of its own that does not see what came before.
+        ``stream``: as that, but all documents are taken for one, so that a row is one segment and texts run on.
       pad: the id at padding.
 
     Raises:
@@ -54,13 +55,17 @@ def pack_flat(
     flat: np.ndarray, offsets: np.ndarray, length: int, mode: str = "best_fit", pad: int = 0
 ) -> dict[str, np.ndarray]:
     """Return what `pack` does, of documents end to end in `flat`, of which i is ``flat[offsets[i]:offsets[i + 1]]``."""
-    plans: Mapping[str, Callable[[np.ndarray, int], Pieces]] = {"best_fit": best_fit, "concatenate": concatenate}
+    plans: Mapping[str, Callable[[np.ndarray, int], Pieces]] = {
+        "best_fit": best_fit, "concatenate": concatenate, "stream": concatenate,
+    }  # fmt: skip
     if mode not in plans:
         raise ConfigError(f"packing: no such mode {mode!r}{did_you_mean(mode, plans)}")
     if length < 2:
         raise ConfigError(f"packing: length={length}; a token and its target need at least 2")
     if not len(flat):
         raise DataError("packing: there are no tokens; all documents are empty")
+    if mode == "stream":
+        offsets = np.array([0, len(flat)])
     return _rows(np.asarray(flat, np.int32), offsets, plans[mode](offsets, length), length, pad)
 
 

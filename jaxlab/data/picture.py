@@ -21,7 +21,8 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # grey, colour, colour and opacity
 
 def check_options(where: str, size: tuple[int, ...], channels: int) -> None:
     """Raise a ConfigError unless `size` is (height, width) and `channels` is 1, 3 or 4."""
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+    sides = size if isinstance(size, tuple | list) else ()  # a single number is none
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ConfigError(f"{where}: size={size!r}; expected (height, width) in pixels")
     if channels not in MODES:
         raise ConfigError(f"{where}: channels={channels!r}; expected 1 (grey), 3 (RGB) or 4 (RGBA)")
@@ -37,9 +38,13 @@ def decode(content: bytes, size: tuple[int, int] | None, channels: int) -> np.nd
     Raises:
       Exception: the content is no picture, or a broken one; of any type, since Pillow's plug-ins have their own.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    with Image.open(io.BytesIO(content)) as opened:
+    try:
+        opened = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:  # its own message names a place in memory
+        raise ValueError("it is empty" if not content else "its format is none that Pillow knows") from error
+    with opened:
         picture = ImageOps.exif_transpose(opened)
         if picture.mode.startswith("I;16"):
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))

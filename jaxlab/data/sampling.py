@@ -7,13 +7,14 @@ Usage: ``data.sampling = spec("jaxlab.data.sampling:balanced", power=0.5)``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from jaxlab.core import rng
 from jaxlab.core.errors import ConfigError, DataError
-from jaxlab.core.types import Sampling, Source
+from jaxlab.core.types import Fittable, Sampling, Source, Transform
 from jaxlab.data.table_columns import missing, read
 
 
@@ -54,6 +55,24 @@ def by_source() -> Sampling:
         return _normalised(np.asarray(weights_N, np.float64))
 
     return weigh
+
+
+def count_classes(field: str = "label") -> Fittable:
+    """Return the transform that changes nothing, and learns the rows of each class of the training split.
+
+    The spec's meta gets them as ``class_counts``: what logit adjustment takes its priors from.
+
+    Args:
+      field: the class of each row [N].
+    """
+
+    def fit(source: Source) -> Mapping[str, Any]:
+        return {"class_counts": _classes(source, field)[2].tolist()}
+
+    def bind(_: Mapping[str, Any]) -> Transform:
+        return lambda fields, randomness: fields
+
+    return Fittable(fit, bind, lambda learnt: {"class_counts": tuple(learnt["class_counts"])})
 
 
 def weighted_order(weights: np.ndarray, seed: int, epoch: int) -> np.ndarray:

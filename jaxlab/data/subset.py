@@ -1,6 +1,6 @@
-"""Some rows of a source, as a source; and the checks that splits share no row, no group and no unknown class.
+"""Some rows of a source, as a source. Knows no rule by which rows are chosen, and no other split.
 
-Knows no rule by which rows are chosen. Usage: ``Subset(source, np.arange(10), {"part": "few"})``.
+Usage: ``Subset(source, np.arange(10), {"part": "few"})``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import numpy as np
 from jaxlab.core.errors import DataError
 from jaxlab.core.types import DataSpec, Source
 from jaxlab.data.arrays import in_memory
-from jaxlab.data.table_columns import chunks, read
+from jaxlab.data.table_columns import chunks
+
+Origin = tuple[Source, np.ndarray | None]
+"""A source and which of its rows [n], or all of them: what other rows are, or are made of."""
 
 
 class Subset:
@@ -57,6 +60,10 @@ class Subset:
         weights = getattr(self.base, "row_weights", None)
         return None if weights is None else np.asarray(weights)[self.indices]
 
+    def origins(self, rows: np.ndarray | None = None) -> list[Origin]:
+        """Return the base and which of its rows these `rows` [n] are; None is all."""
+        return [(self.base, self.indices if rows is None else self.indices[rows])]
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.indices)
@@ -64,30 +71,6 @@ class Subset:
     def __getitems__(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the rows at `indices` [n] of this subset, one array [n, ...] a field."""
         return self.base.__getitems__(self.indices[indices])
-
-
-def check_disjoint(sources: Mapping[str, Source]) -> None:
-    """Raise DataError if two splits of the same data share a row, or, where one is grouped, a group."""
-    names = list(sources)
-    for place, name in enumerate(names):
-        for other in names[place + 1 :]:
-            _check_pair(name, sources[name], other, sources[other])
-
-
-def check_classes(train: Source, others: Mapping[str, Source], field: str = "label") -> None:
-    """Raise DataError if a split holds a class that training never saw."""
-    known = np.unique(read(train, (field,))[field])
-    for name, source in others.items():
-        labels = read(source, (field,))[field]
-        values, counts = np.unique(labels[~np.isin(labels, known)], return_counts=True)
-        if len(values):
-            classes = source.spec.meta.get("classes") or ()
-            label = values[0]
-            inside = isinstance(label, np.integer) and 0 <= label < len(classes)
-            raise DataError(
-                f"the split {name!r} holds {counts[0]} rows of class {classes[label] if inside else label!r}, which "
-                "training never saw; split by='stratified', or drop the class"
-            )
 
 
 def fingerprint(source: Source) -> str:
@@ -110,56 +93,3 @@ def _bytes(column: np.ndarray) -> bytes:
         return np.ascontiguousarray(column).tobytes()
     parts = [value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode() for value in column.ravel()]
     return b"".join(len(encoded).to_bytes(8, "little") + encoded for encoded in parts)
-
-
-def _check_pair(name: str, one: Source, other_name: str, other: Source) -> None:
-    if not isinstance(one, Subset) and not isinstance(other, Subset):
-        _check_records(name, one.spec.meta, other_name, other.spec.meta)
-        return  # equal rows of different data are the audit's business
-    (base, rows), (_, other_rows) = _rows(one), _rows(other)
-    if _base_fingerprint(one) != _base_fingerprint(other):
-        return
-    shared = np.intersect1d(rows, other_rows)
-    if len(shared):
-        first = ", ".join(map(str, shared[:5]))
-        raise DataError(f"the splits {name!r} and {other_name!r} share {len(shared)} rows: {first} of the whole data")
-    for field in sorted(_group_fields(one) | _group_fields(other)):
-        groups = read(base, (field,))[field]
-        both = np.intersect1d(groups[rows], groups[other_rows])
-        if len(both):
-            first = ", ".join(map(repr, both[:5].tolist()))
-            raise DataError(f"the splits {name!r} and {other_name!r} share {len(both)} groups of {field!r}: {first}")
-
-
-def _check_records(name: str, one: Mapping[str, Any], other_name: str, other: Mapping[str, Any]) -> None:
-    """Raise DataError if two slices of one prepared data set hold the same records of a file."""
-    if (one.get("name"), one.get("version")) != (other.get("name"), other.get("version")):
-        return
-    shared = sum(
-        max(0, min(last, other_last) - max(first, other_first))
-        for file, first, last in one.get("records", ())
-        for other_file, other_first, other_last in other.get("records", ())
-        if file == other_file
-    )
-    if shared:
-        raise DataError(
-            f"the splits {name!r} ({one['split']}) and {other_name!r} ({other['split']}) share {shared} rows"
-        )
-
-
-def _group_fields(source: Source) -> set[str]:
-    """Return the fields by which a source, or what it is a part of, was split into groups."""
-    fields, split = set(), source.spec.meta.get("split")
-    while isinstance(split, Mapping):
-        if split.get("by") == "grouped":
-            fields.add(split.get("field") or "group")
-        split = split.get("within")
-    return fields
-
-
-def _rows(source: Source) -> tuple[Source, np.ndarray]:
-    return (source.base, source.indices) if isinstance(source, Subset) else (source, np.arange(len(source)))
-
-
-def _base_fingerprint(source: Source) -> str:
-    return source.base_fingerprint if isinstance(source, Subset) else fingerprint(source)

@@ -98,23 +98,25 @@ def ordinal(columns: tuple[str, ...] = (), max_categories: int = 0) -> Fittable:
 
 
 def hashed(columns: tuple[str, ...] = (), buckets: int = 1024) -> Transform:
-    """Return the transform of each column to int32 codes [B] in [0, buckets): a hash of the text, the same everywhere.
+    """Return the transform of each column to int32 codes [B]: 0 unknown, else a hash of the text, the same everywhere.
 
-    Nothing is learnt, so no category is unknown; categories may share a code.
+    Nothing is learnt, so what is unknown is a missing value or an empty text; others may share a code.
 
     Args:
       columns: names; () means all columns of texts.
-      buckets: number of codes.
+      buckets: number of codes, that of the unknown among them.
 
     Raises:
-      ConfigError: no such column, or less than one bucket.
+      ConfigError: no such column, or fewer than two buckets.
     """
     names = checked("hashed", columns)
-    _check_buckets("hashed", buckets)
+    _check_buckets("hashed", buckets, 2)
 
     def transform(fields: Fields, _: Randomness) -> Fields:
         chosen = choose("hashed", names, layout_of(fields), text=True)
-        return {**fields, **{name: _buckets(texts(name, take("hashed", fields, name)), buckets) for name in chosen}}
+        values = {name: texts(name, take("hashed", fields, name)) for name in chosen}
+        known = {name: np.fromiter(map(bool, column), bool, len(column)) for name, column in values.items()}
+        return {**fields, **{n: np.where(known[n], _buckets(values[n], buckets - 1) + 1, np.int32(0)) for n in chosen}}
 
     return transform
 
@@ -131,7 +133,7 @@ def cross(columns: tuple[str, ...], buckets: int = 1024, field: str = "") -> Tra
       ConfigError: fewer than two columns, one that is not there, or less than one bucket.
     """
     names = checked("cross", columns)
-    _check_buckets("cross", buckets)
+    _check_buckets("cross", buckets, 1)
     if len(names) < 2:
         raise ConfigError(f"cross: columns={columns!r}: expected two names or more")
 
@@ -149,9 +151,9 @@ def _buckets(values: Sequence[str], buckets: int) -> np.ndarray:
     return np.fromiter((zlib.crc32(value.encode()) % buckets for value in values), np.int32, len(values))
 
 
-def _check_buckets(caller: str, buckets: int) -> None:
-    if not 1 <= buckets <= 2**31:
-        raise ConfigError(f"{caller}: buckets={buckets}: expected 1 to 2**31")
+def _check_buckets(caller: str, buckets: int, fewest: int) -> None:
+    if not fewest <= buckets <= 2**31:
+        raise ConfigError(f"{caller}: buckets={buckets}: expected {fewest} to 2**31")
 
 
 def _categories(caller: str, source: Source, columns: tuple[str, ...], most: int) -> dict[str, list[str]]:

@@ -61,26 +61,27 @@ def checked(caller: str, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def choose(caller: str, columns: Sequence[str], layout: Layout, *, text: bool) -> tuple[str, ...]:
+def choose(caller: str, columns: Sequence[str], layout: Layout, *, text: bool, axes: int = 1) -> tuple[str, ...]:
     """Return `columns`, or if it is empty all columns of the kind but those of `RESERVED`.
 
     Args:
       caller: the transform's name, for messages.
       columns: names; () means all.
       layout: of the data.
-      text: whether () means the texts or the numbers.
+      text: whether () means the texts or the numbers; those of at most one axis a row.
+      axes: how many axes a row of a named column may have.
 
     Raises:
-      ConfigError: a column that is not there or has more than two axes, or no column of the kind.
+      ConfigError: a column that is not there or has more axes, or no column of the kind.
     """
     for name in columns:
         if name not in layout:
             raise ConfigError(f"{caller}: the data has no column {name!r}{did_you_mean(name, layout)}")
-        if layout[name][1] > 1:
-            raise ConfigError(f"{caller}: {name!r} has {layout[name][1]} axes a row; a column has none or one")
+        if layout[name][1] > axes:
+            raise ConfigError(f"{caller}: {name!r} has {layout[name][1]} axes a row; expected at most {axes}")
     if columns:
         return tuple(columns)
-    free = {name: dtype for name, (dtype, axes) in layout.items() if name not in RESERVED and axes <= 1}
+    free = {name: dtype for name, (dtype, own) in layout.items() if name not in RESERVED and own <= 1}
     found = tuple(name for name, dtype in free.items() if (is_text(dtype) if text else dtype.kind in "biuf"))
     if not found:
         kind = "text" if text else "numeric"

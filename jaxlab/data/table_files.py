@@ -11,7 +11,9 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import re
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_log = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas adds of its own to a Parquet file
@@ -43,7 +47,7 @@ def read_table(path: str, missing_values: tuple[str, ...] = ("",)) -> tuple[pa.T
     raw = _bytes_of(file)
     try:
         data = gzip.decompress(raw) if suffix.endswith(".gz") else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: not a whole gzip file: {error}") from error
     if suffix == ".parquet":
         table = _parquet(file, data)
@@ -107,7 +111,21 @@ def _csv(file: Path, data: bytes, missing_values: tuple[str, ...]) -> pa.Table:
         line = _line_of_first_ragged_row(data, row.expected_columns) or row.number
         counts = f"{row.actual_columns} fields where the header has {row.expected_columns}"
         raise DataError(f"{file}: line {line} has {counts} ({len(broken)} such rows in all): {row.text[:80]!r}")
+    _warn_of_odd_texts(file, table)
     return table
+
+
+def _warn_of_odd_texts(file: Path, table: pa.Table) -> None:
+    """Log the first text of a column that would be numbers but for a few, such as one mistyped."""
+    import pandas as pd
+    from pyarrow import types
+
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        given = column.to_pandas().dropna() if types.is_string(column.type) else pd.Series([], dtype=object)
+        odd = given[pd.to_numeric(given, errors="coerce").isna()]
+        if 0 < 2 * len(odd) < len(given):
+            first = f"{odd.iloc[0]!r} in row {odd.index[0]}"
+            _log.warning("%s: column %r is of texts, as %d are no numbers, first %s", file, name, len(odd), first)
 
 
 def _line_of_first_ragged_row(data: bytes, expected: int) -> int | None:
@@ -139,7 +157,7 @@ def _jsonl(file: Path, data: bytes) -> pa.Table:
             continue
         try:
             row = json.loads(line, object_pairs_hook=_no_repeats)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{file}: line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{file}: line {number} is a {type(row).__name__}; expected an object, {{...}}")
@@ -150,6 +168,8 @@ def _jsonl(file: Path, data: bytes) -> pa.Table:
         values = [row.get(name) for row in rows]
         try:
             columns.append(pa.array(values))
+        except UnicodeEncodeError as error:
+            raise DataError(f"{file}: column {name!r} holds a half of a surrogate pair: {error}") from error
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             kinds = {
                 type(value).__name__: place for place, value in reversed(list(enumerate(values))) if value is not None

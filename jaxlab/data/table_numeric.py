@@ -1,7 +1,8 @@
 """Transforms of numeric columns that learn from the training split: scaling, clipping, filling in what is missing.
 
-Each takes column names, () for all numeric columns but label, target, group, time, id and mask; a column is [B] or
-[B, K]. What is learnt is JSON of plain numbers, so it comes back exactly. Knows no source and no model.
+Each takes column names, () for all numeric columns but label, target, group, time, id and mask; a column is [B], [B, K]
+or, as in windows over time, [B, T, K], of which the K are learnt alike at all times. What is learnt is JSON of plain
+numbers, so it comes back exactly. Knows no source and no model.
 Usage: ``spec("jaxlab.data.table_numeric:scale", columns=("age", "income"), method="robust")``.
 """
 
@@ -126,7 +127,7 @@ def impute(
 
     def fit(source: Source) -> Learnt:
         layout = layout_of(source.spec)
-        chosen = choose("impute", names, layout, text=False)
+        chosen = choose("impute", names, layout, text=False, axes=2)
         found = {}
         for name, column in read(source, chosen).items():
             absent = missing(column)
@@ -162,7 +163,7 @@ def _holds_text(column: np.ndarray, absent: np.ndarray) -> bool:
 
 
 def _number_fill(name: str, column: np.ndarray, method: str, value: float | str) -> Any:
-    x = numbers(name, column)
+    x = _pooled(numbers(name, column))
     if method == "constant":
         if isinstance(value, str) or not np.isfinite(value):
             raise ConfigError(f"impute: value={value!r}: column {name!r} holds numbers; expected a finite number")
@@ -198,13 +199,18 @@ def _training(caller: str, source: Source, columns: tuple[str, ...], infinite: b
 
     With `infinite` values that are infinite are left out like the missing; without they are an error.
     """
-    names = choose(caller, columns, layout_of(source.spec), text=False)
-    found = {name: numbers(name, column) for name, column in read(source, names).items()}
+    names = choose(caller, columns, layout_of(source.spec), text=False, axes=2)
+    found = {name: _pooled(numbers(name, column)) for name, column in read(source, names).items()}
     if infinite:
         found = {name: np.where(np.isinf(x), np.nan, x) for name, x in found.items()}
     for name, x in found.items():
         _check_values(caller, name, x)
     return found
+
+
+def _pooled(x: np.ndarray) -> np.ndarray:
+    """Return values [B, T, K] as [B T, K]; others as they are."""
+    return x.reshape(-1, x.shape[-1]) if x.ndim > 2 else x
 
 
 def _check_values(caller: str, name: str, x: np.ndarray) -> None:

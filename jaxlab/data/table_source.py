@@ -99,6 +99,9 @@ def _feature_names(path: str, table: pa.Table, roles: dict[str, str], features: 
     secret = [role for role in ("target", "id") if roles.get(role) in features]
     if secret:
         raise ConfigError(f"features={features!r}: {roles[secret[0]]!r} is the {secret[0]}; it cannot be a feature too")
+    for role, name in roles.items():
+        if role != "target" and name == roles.get("target"):
+            raise ConfigError(f"{role}={name!r}: this column is the target; it cannot be the {role} too")
     names = features or tuple(name for name in columns if name not in roles.values())
     served = {"group", "time"} & roles.keys() | ({"label", "target"} if "target" in roles else set())
     clash = [name for name in names if name in served or name in _RESERVED]
@@ -106,6 +109,8 @@ def _feature_names(path: str, table: pa.Table, roles: dict[str, str], features: 
         raise DataError(
             f"{path}: feature {clash[0]!r} has the name of a field of jaxlab's own; rename it or leave it out"
         )
+    if "" in names:
+        raise DataError(f"{path}: column {columns.index('')} has no name (pandas' index?); name others in features")
     if not names and "target" not in roles:
         raise DataError(f"{path}: no column is left to be a feature")
     return names

@@ -158,7 +158,8 @@ def _split_of(builder: tfds.core.DatasetBuilder, split: str) -> tuple[int, Seque
         found = splits[split]
         size, shards = found.num_examples, found.file_instructions
     except ValueError as error:
-        raise DataError(f"{builder.info.name}: split {split!r}: {error}") from error
+        reason = str(error).splitlines()[-1]
+        raise DataError(f"{builder.info.name}: split {split!r}: {reason}") from error
     if not size:
         raise DataError(f"{builder.info.name}: split {split!r} holds no rows")
     missing = [shard.filename for shard in shards if not Path(shard.filename).is_file()]

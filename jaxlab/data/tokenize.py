@@ -21,7 +21,7 @@ from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import Fittable, Randomness, Source, Transform
 from jaxlab.data.text_fields import as_texts, padded, text_column, texts_of
 from jaxlab.data.tokenizer_training import train
-from jaxlab.data.tokenizers import SPECIALS, Tokenizer, fingerprint, from_json
+from jaxlab.data.tokenizers import SPECIALS, Tokenizer, ends, fingerprint, from_json
 
 
 def byte(
@@ -149,45 +149,19 @@ def tokens_meta(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def check_vocabulary(tokens_meta: Mapping[str, Any], model_vocabulary: int) -> None:
-    """Raise if the model has no embedding for some token; a larger vocabulary than the tokenizer's is allowed.
-
-    Args:
-      tokens_meta: the facts of the data's spec.
-      model_vocabulary: number of ids that the model embeds.
-
-    Raises:
-      DataError: the data has no tokenizer.
-      ConfigError: the model's vocabulary is too small.
-    """
-    size = tokens_meta.get("vocabulary_size")
-    if size is None:
-        raise DataError("the data has no vocabulary_size; add a transform such as jaxlab.data.tokenize:byte")
-    if model_vocabulary < size:
-        raise ConfigError(
-            f"the model's vocabulary of {model_vocabulary} does not fit the tokenizer's of {size}: "
-            f"ids up to {size - 1} would have no embedding"
-        )
-
-
 def _fittable(
     kind: Mapping[str, Any], fields: tuple[str, ...], length: int, begin: bool, end: bool, output: str
 ) -> Fittable:
     name = kind["kind"]
     if length < 1:
         raise ConfigError(f"{name}: length={length}; expected at least 1 token")
-    for special, wanted in (("bos", begin), ("eos", end)):
-        if wanted and special not in kind["specials"]:
-            raise ConfigError(f"{name}: begin or end needs {special!r}, but specials={tuple(kind['specials'])}")
+    before, after = ends(kind["specials"], begin, end)
     names = {f: (f"{f}_tokens", f"{f}_mask") for f in fields}
     if len(fields) == 1:
         names = {fields[0]: (output, "token_mask" if output == "tokens" else f"{output.removesuffix('_tokens')}_mask")}
 
     def bind(learnt: Mapping[str, Any]) -> Transform:
         tokenizer = from_json(learnt)
-        before, after = (
-            [tokenizer.special[special]] if wanted else [] for special, wanted in (("bos", begin), ("eos", end))
-        )
 
         def transform(rows: Mapping[str, np.ndarray], randomness: Randomness) -> Mapping[str, np.ndarray]:
             result = {field: value for field, value in rows.items() if field not in names}

@@ -188,6 +188,18 @@ def check_unicode(text: str) -> str:
     return text
 
 
+def ends(specials: Sequence[str], begin: bool, end: bool) -> tuple[list[int], list[int]]:
+    """Return the ids before and after each text: that of ``bos`` with `begin`, that of ``eos`` with `end`.
+
+    Raises:
+      ConfigError: a special token that is not declared.
+    """
+    for name, wanted in (("bos", begin), ("eos", end)):
+        if wanted and name not in specials:
+            raise ConfigError(f"begin or end needs {name!r}; specials={tuple(specials)}")
+    return [specials.index("bos")] if begin else [], [specials.index("eos")] if end else []
+
+
 def checked_specials(specials: Sequence[str]) -> tuple[str, ...]:
     """Return `specials` as a tuple; a ConfigError if they are no different names with `pad` among them."""
     names = tuple(specials)

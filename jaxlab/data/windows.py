@@ -7,8 +7,10 @@ Shape letters: N windows, L rows of past, H rows of horizon, F input, K known an
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ import numpy as np
 from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 from jaxlab.core.types import DataSpec, Source
 from jaxlab.data.arrays import in_memory
+from jaxlab.data.subset import Origin, Subset, fingerprint
 
 _SCAN_ROWS = 2**14  # rows that are read together to find groups and check times
 
@@ -70,6 +73,11 @@ def make(
         raise ConfigError(f"windows: known_future: {leaks[0]!r} is a target, whose future is what is to be predicted")
     if group is not None and group not in example:
         raise ConfigError(f"windows: group: no field {group!r}{did_you_mean(group, example)}")
+    split = source.spec.meta.get("split")
+    if isinstance(split, Mapping) and split.get("by") in ("random", "stratified"):
+        raise ConfigError(
+            f"windows: source is split by={split['by']!r}, which tears series; split by='time' or 'grouped'"
+        )
     starts, series, short = _starts(source, length + horizon, stride, group)
     counts = {"length": length, "horizon": horizon, "stride": stride, "series": series, "short_series": short}
     return Windows(source, starts, length, horizon, chosen, counts)
@@ -91,8 +99,10 @@ class Windows:
         self._source, self._starts, self._length = source, starts, length
         self._offsets = np.arange(length + horizon)
         self._fields = fields
-        known = {name: source.spec.meta[name] for name in ("name", "fingerprint") if name in source.spec.meta}
-        self._spec = DataSpec({}, len(starts), {**known, **fields, **counts})
+        known = {name: source.spec.meta[name] for name in ("name", "split") if name in source.spec.meta}
+        facts = {**known, **fields, **counts}
+        digest = hashlib.sha256(repr([fingerprint(source), fields, counts]).encode()).hexdigest()
+        self._spec = DataSpec({}, len(starts), {**facts, "fingerprint": f"windows:{digest}"})
         row = self.__getitems__(np.zeros(1, np.int64))
         example = {name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in row.items()}
         self._spec = self._spec._replace(example=example)
@@ -106,6 +116,12 @@ class Windows:
     def in_memory(self) -> bool:
         """Whether the rows that windows are cut from are."""
         return in_memory(self._source)
+
+    def origins(self, rows: np.ndarray | None = None) -> list[Origin]:
+        """Return the source and which of its rows the windows `rows` [n] (None: all) are made of."""
+        starts, size = self._starts if rows is None else self._starts[rows], len(self._source) + 1
+        begun = np.bincount(starts, minlength=size) - np.bincount(starts + len(self._offsets), minlength=size)
+        return [(self._source, np.flatnonzero(np.cumsum(begun)))]
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -139,6 +155,8 @@ def _starts(source: Source, needed: int, stride: int, group: str | None) -> tupl
             parts.append(rows[name])
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
     edges = _edges(whole[group], len(source), str(group)) if group is not None else np.array([0, len(source)])
+    if isinstance(source, Subset):  # no window goes over rows that were left out
+        edges = np.union1d(edges, np.flatnonzero(np.diff(source.indices) != 1) + 1)
     if "time" in whole:
         back = np.diff(whole["time"]) < 0
         back[edges[1:-1] - 1] = False  # a new series begins

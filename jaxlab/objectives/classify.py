@@ -1,4 +1,4 @@
-"""Classification by softmax cross-entropy, or its focal and logit-adjusted variants, of hard or soft targets.
+"""Classification by softmax cross-entropy, or its focal and logit-adjusted variants, and by independent labels.
 
 Knows the model by its ``logits`` alone. Shape letters: B batch, C classes.
 Usage: ``config.objective = spec("jaxlab.objectives.classify:make", label_smoothing=0.1)``.
@@ -12,6 +12,15 @@ import numpy as np
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import Apply, Array, Batch, DataSpec, Loss, Objective
+from jaxlab.objectives.fields import (
+    blank,
+    check_inputs,
+    check_not_negative,
+    check_shapes,
+    check_share,
+    result_of,
+    weighted_sum,
+)  # fmt: skip
 
 
 def make(
@@ -45,16 +54,22 @@ def make(
 
     Raises:
       ConfigError: a field that the data does not have; class weights or priors that are not one a class; a logit
-        adjustment without priors, a prior that is not positive, or a negative gamma.
+        adjustment without priors, a prior that is not positive, a negative gamma or weight, or a smoothing that is no
+        share.
     """
     classes = len(data.classes)
-    _check(data, inputs, target, class_weights, focal_gamma)
+    check_inputs(data, inputs, target)
+    check_share("label_smoothing", label_smoothing)
+    check_not_negative("focal_gamma", focal_gamma)
+    _check_weights("class_weights", class_weights, classes)
     offset_C = logit_adjustment * _log_priors(data, class_priors) if logit_adjustment else None
 
     def objective(apply: Apply, batch: Batch) -> Loss:
         outputs, model_state = apply(*(batch[field] for field in inputs))
-        logits_BC, label_B, soft = outputs["logits"], batch[target], batch.get(f"{target}_probs")
-        weighted_BC, weight_B = jax.nn.one_hot(label_B, classes) if soft is None else soft, batch["mask"]
+        label_B, soft, mask_B = batch[target], batch.get(f"{target}_probs"), batch["mask"]
+        logits_BC = blank(result_of(outputs, "logits"), mask_B)
+        check_shapes("the model's logits", logits_BC.shape[1:], (classes,))
+        weighted_BC, weight_B = jax.nn.one_hot(label_B, classes) if soft is None else blank(soft, mask_B), mask_B
         smooth_B1 = jnp.ones(())
         if class_weights:
             weighted_BC = weighted_BC * jnp.asarray(class_weights)
@@ -63,27 +78,61 @@ def make(
         target_BC = weighted_BC * (1.0 - label_smoothing) + smooth_B1 * (label_smoothing / classes)
         adjusted_BC = logits_BC if offset_C is None else logits_BC + offset_C
         loss_B = jnp.sum(target_BC * _class_losses(adjusted_BC, focal_gamma), axis=-1)
-        results = {**outputs, "target": label_B, "prediction": jnp.argmax(logits_BC, axis=-1).astype(jnp.int32)}
-        # `where` and not a product alone: a padded row may hold anything, and 0 * nan is nan
-        total = jnp.sum(jnp.where(weight_B > 0, loss_B * batch["mask"], 0.0))
-        return Loss(total, jnp.sum(weight_B), results, model_state)
+        prediction_B = jnp.argmax(outputs["logits"], axis=-1).astype(jnp.int32)
+        results = {**outputs, "target": label_B, "prediction": prediction_B}
+        return Loss(weighted_sum(loss_B, mask_B), jnp.sum(weight_B), results, model_state)
 
     return objective
 
 
-def _check(
-    data: DataSpec, inputs: tuple[str, ...], target: str, class_weights: tuple[float, ...], focal_gamma: float
-) -> None:
-    classes = len(data.classes)
-    for field in (*inputs, target):
-        if field not in (*data.example, "mask"):
-            raise ConfigError(f"the objective names the field {field!r}; the data has {', '.join(data.example)}")
-    if class_weights and len(class_weights) != classes:
-        raise ConfigError(
-            f"config.objective.class_weights has {len(class_weights)} values; the data has {classes} classes"
-        )
-    if focal_gamma < 0:
-        raise ConfigError(f"config.objective.focal_gamma={focal_gamma}: expected 0 or more")
+def multi_label(
+    data: DataSpec,
+    inputs: tuple[str, ...] = ("image",),
+    target: str = "labels",
+    positive_weights: tuple[float, ...] = (),
+) -> Objective:
+    """Return the objective of C yes-or-no questions: the cross-entropy of ``logits`` [B, C] and `target` [B, C] 0 or 1.
+
+    The loss of an example is the mean over its C labels, so that it does not grow with their number. ``prediction`` is
+    1 where the label is the likelier answer.
+
+    Args:
+      data: the shape of its field `target` gives C.
+      inputs: batch fields, passed to the model in this order.
+      target: the batch field with a number from 0 to 1 a label.
+      positive_weights: a factor for the loss of each label where it is 1, C of them, or none; negatives over positives
+        in the training split balances rare labels.
+
+    Raises:
+      ConfigError: a field that the data does not have or a target that is not one number a label; weights that are not
+        one a label, or negative.
+    """
+    check_inputs(data, inputs, target)
+    shape: tuple[int, ...] = data.example[target].shape if target in data.example else ()
+    if len(shape) != 1:
+        raise ConfigError(f"target={target!r} has the shape {shape} an example; expected one number a label")
+    labels = shape[0]
+    _check_weights("positive_weights", positive_weights, labels, "labels")
+    positive_C = jnp.asarray(positive_weights or (1.0,) * labels)
+
+    def objective(apply: Apply, batch: Batch) -> Loss:
+        outputs, model_state = apply(*(batch[field] for field in inputs))
+        mask_B = batch["mask"]
+        logits_BC = blank(result_of(outputs, "logits"), mask_B)
+        check_shapes("the model's logits", logits_BC.shape[1:], (labels,))
+        target_BC = blank(batch[target].astype(jnp.float32), mask_B)
+        wrong_BC = positive_C * target_BC * jax.nn.softplus(-logits_BC) + (1 - target_BC) * jax.nn.softplus(logits_BC)
+        results = {**outputs, "target": batch[target], "prediction": (outputs["logits"] > 0).astype(jnp.int32)}
+        return Loss(weighted_sum(wrong_BC.mean(axis=-1), mask_B), jnp.sum(mask_B), results, model_state)
+
+    return objective
+
+
+def _check_weights(option: str, weights: tuple[float, ...], count: int, things: str = "classes") -> None:
+    if weights and len(weights) != count:
+        raise ConfigError(f"{option} has {len(weights)} values; the data has {count} {things}")
+    for weight in weights:
+        check_not_negative(option, weight)
 
 
 def _class_losses(logits_BC: Array, focal_gamma: float) -> Array:
@@ -98,13 +147,10 @@ def _class_losses(logits_BC: Array, focal_gamma: float) -> Array:
 
 def _log_priors(data: DataSpec, class_priors: tuple[float, ...]) -> np.ndarray:
     """Return the log of the classes' shares [C]."""
-    given = "config.objective.class_priors" if class_priors else "the data's class_counts"
+    given = "class_priors" if class_priors else "the data's class_counts"
     priors = tuple(class_priors or data.meta.get("class_counts", ()))
     if not priors:
-        raise ConfigError(
-            "config.objective.logit_adjustment needs config.objective.class_priors, one a class: the data states no "
-            "class_counts"
-        )
+        raise ConfigError("logit_adjustment needs class_priors, one a class: the data states no class_counts")
     if len(priors) != len(data.classes):
         raise ConfigError(f"{given} has {len(priors)} values; the data has {len(data.classes)} classes")
     for name, prior in zip(data.classes, priors, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +18,8 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxlab.core.config import build, to_json
-from jaxlab.core.errors import ConfigError, did_you_mean
-from jaxlab.core.factory import import_factory
+from jaxlab.core.config import build
+from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import (
     Batch,
     DataSpec,
@@ -35,12 +35,14 @@ from jaxlab.core.types import (
     TrainStep,
     Transform,
 )  # fmt: skip
-from jaxlab.data.bucketing import Buckets, token_lengths
-from jaxlab.data.fitting import Fit, Learnt, Transformed, check_numeric, fit_all
+from jaxlab.data.bucketing import Buckets
+from jaxlab.data.fitting import Learnt, check_numeric, fit_all
 from jaxlab.data.order import Weights
 from jaxlab.data.pipeline import Batches, transformed_spec
-from jaxlab.data.precomputed import Precomputed, code_of
-from jaxlab.run.sources import SPLITS, check_sources, open_sources
+from jaxlab.optim import evaluation
+from jaxlab.run.batching import make_buckets, precomputed, row_weights
+from jaxlab.run.optimizer import make_optimizer
+from jaxlab.run.sources import SPLITS, check_sources, check_transformed, open_sources
 from jaxlab.run.values import check_values
 from jaxlab.train.parallel import Strategy, make_strategy
 from jaxlab.train.step import init_state, make_eval_step, make_train_step
@@ -71,11 +73,19 @@ class Experiment(NamedTuple):
         batches = Batches(self.rows[split], transforms, size, self.config.seed, training, process_rows(size))
         return dataclasses.replace(batches, weights=self.weights, buckets=self.buckets) if training else batches
 
-    def init(self) -> TrainState:
-        """Return the state before the first step."""
-        train = self.config.train
+    def init(self, values: Mapping[str, np.ndarray] = MappingProxyType({})) -> TrainState:
+        """Return the state before the first step, with `values` instead of random ones; see `initial_values`."""
         model, batch = self.make_model(None), jax.tree.map(jnp.zeros_like, self.abstract_batch(rows=2))
-        return init_state(model, self.objective, self.optimizer, batch, self.config.seed, train.ema is not None)
+        ema = self.config.train.ema is not None
+        return init_state(model, self.objective, self.optimizer, batch, self.config.seed, ema, values)
+
+    def initial_values(self) -> Mapping[str, np.ndarray]:
+        """Return the values that ``config.init`` begins from; they are read now, as a resumed run needs none."""
+        if not self.config.init:
+            return {}
+        initialiser = build(self.config.init, path="config.init", data=self.data)
+        state = jax.eval_shape(self.init)
+        return initialiser({"params": state.params, **state.model_state})
 
     def train_step(self, batch_axis: str | None) -> TrainStep:
         """Return the step; `batch_axis` names the mapped axis under pmap."""
@@ -89,7 +99,10 @@ class Experiment(NamedTuple):
     def eval_step(self, batch_axis: str | None) -> EvalStep:
         """Return the evaluation step."""
         model, precision = self.make_model(batch_axis), self.config.train.precision
-        return make_eval_step(model, self.objective, self.metrics, precision=precision, batch_axis=batch_axis)
+        return make_eval_step(
+            model, self.objective, self.metrics, precision=precision, batch_axis=batch_axis,
+            parameters=evaluation.parameters,
+        )  # fmt: skip
 
     def abstract_batch(self, rows: int | None = None) -> Batch:
         """Return the shapes of a global batch."""
@@ -130,60 +143,22 @@ def assemble(
     data = transformed_spec(first, fit.transforms)
     data = data._replace(meta={**data.meta, **fit.meta})
     check_numeric(data)
+    check_transformed(sources, fit.transforms)
     device_augment = build(config.data.device_augment, path="config.data.device_augment", data=data)
-    weights = None
-    if config.data.sampling and "train" in sources:
-        weights = Weights(build(config.data.sampling, path="config.data.sampling")(sources["train"]))
+    weights = row_weights(config, sources)
     context = {"data": data, "total_steps": config.train.steps}
 
     def make_model(batch_axis: str | None) -> nn.Module:
         return build(config.model, path="config.model", batch_axis=batch_axis, **context)
 
-    objective, metrics, optimizer = (
-        build(config[name], path=f"config.{name}", **context) for name in ("objective", "metrics", "optimizer")
-    )
+    objective, metrics = (build(config[name], path=f"config.{name}", **context) for name in ("objective", "metrics"))
+    optimizer = make_optimizer(config.optimizer, **context)
     rows = precomputed(config, sources, fit)
     return Experiment(
         config, sources, rows, fit.transforms, fit.learnt, augment, device_augment, weights,
-        make_buckets(config, rows, fit), data, make_model, objective,
+        make_buckets(config, rows, fit, weights), data, make_model, objective,
         metrics, optimizer,
     )  # fmt: skip
-
-
-def precomputed(config: ConfigDict, sources: Mapping[str, Source], fit: Fit) -> Mapping[str, Source]:
-    """Return the sources as the first ``config.data.precomputed`` transforms leave them."""
-    count = config.data.precomputed
-    if not count:
-        return sources
-    nodes = [ConfigDict({"transform": node}) for node in config.data.transforms[:count]]
-    factories = [import_factory(node.transform.factory) for node in nodes]
-    facts = [[to_json(node) for node in nodes], fit.learnt[:count], [code_of(factory) for factory in factories]]
-    return {name: Precomputed(source, fit.transforms[:count], facts) for name, source in sources.items()}
-
-
-def make_buckets(config: ConfigDict, rows: Mapping[str, Source], fit: Fit) -> Buckets | None:
-    """Return how training batches are put together by length, where the config says so.
-
-    Raises:
-      ConfigError: lengths that do not rise or are too short, or together with sampling or several steps a call.
-    """
-    wanted = config.data.buckets
-    if not wanted.lengths or "train" not in rows:
-        return None
-    for path, taken in (
-        ("data.sampling", config.data.sampling),
-        ("train.steps_per_call", config.train.steps_per_call > 1),
-    ):
-        if taken:
-            raise ConfigError(f"config.{path} cannot be had together with config.data.buckets; leave one out")
-    train = Transformed(rows["train"], fit.transforms[config.data.precomputed :], fit.meta)
-    for name in (*wanted.fields, wanted.mask):
-        if name not in train.spec.example:
-            raise ConfigError(
-                f"config.data.buckets: the data has no field {name!r}{did_you_mean(name, train.spec.example)}"
-            )
-    lengths = token_lengths(train, wanted.mask)
-    return Buckets(lengths, wanted.lengths, config.train.batch_size, config.seed, wanted.fields, wanted.mask)
 
 
 def make_hooks(config: ConfigDict, **context: Any) -> list[Periodic]:

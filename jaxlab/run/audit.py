@@ -7,7 +7,8 @@ It writes into its output folder, and changes nothing else:
   (rows), and by kind ``columns`` (each with missing, infinite, constant, min, max, mean, std, quantiles; or of a
   category its counts), ``characters`` and ``words``, ``length``, or ``range``; ``overlaps``: left, right, field (null:
   equal rows), rows (of the left) and the most similar ``pairs`` as [left index, right index, similarity]; ``leaks``:
-  held-out scores by column; ``findings``: level, code, split, field, count, message.
+  held-out scores by column; ``filter``: rows that it leaves out, by split and reason; ``findings``: level,
+  code, split, field, count, message.
 - ``audit.html``: the same to read, with plots and pictures of near duplicates, in one file.
 - ``filter.json``: ``{SPLIT: {"drop": [index, ...], "reasons": {reason: [index, ...]}, "size": N}}``, with
   ``base_fingerprint`` where the data has one. Of the test split nothing is dropped.
@@ -131,6 +132,7 @@ def _report(
         "splits": {survey.split: _split(survey) for survey in surveys},
         "overlaps": [_overlap(overlap) for overlap in shared],
         "leaks": dict(verdict.leaks),
+        "filter": {s: {reason: len(rows) for reason, rows in drops.items()} for s, drops in verdict.drops.items()},
         "findings": [finding._asdict() for finding in verdict.findings],
     }
 

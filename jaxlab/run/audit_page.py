@@ -42,7 +42,7 @@ def page(
     parts = [
         "<h1>Audit of the data</h1>", f"<p>{_summary(report)}</p>", "<h2>Findings</h2>", _findings(report),
         "<h2>Splits</h2>", _splits(report), *_balance(report), *_histograms(surveys), *_ranges(report),
-        *_shared(surveys, shared, sources), "<h2>The filter</h2>", _advice(),
+        *_shared(surveys, shared, sources), "<h2>The filter</h2>", _filter(report),
     ]  # fmt: skip
     head = f'<meta charset="utf-8"><title>Audit</title><style>{_STYLE}</style>'
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
@@ -50,7 +50,7 @@ def page(
 
 def _summary(report: Mapping[str, Any]) -> str:
     levels = [finding["level"] for finding in report["findings"]]
-    counts = ", ".join(f"{levels.count(level)} {level}s" for level in _COLOURS)
+    counts = ", ".join(f"{(n := levels.count(level))} {level}{'s' * (n != 1)}" for level in _COLOURS)
     target = report["target"]
     read = ", ".join(f"{split} {facts['target_rows_read']:,}" for split, facts in report["splits"].items())
     told = f"Target: <code>{html.escape(target)}</code>. Rows of which it was read: {read}." if target else "No target."
@@ -149,9 +149,10 @@ def _histogram(axes: Axes, title: str, values: Sequence[tuple[str, np.ndarray]])
 
 
 def _ranges(report: Mapping[str, Any]) -> Iterator[str]:
-    rows, left_out = [], 0
+    rows: dict[str, list[list[str]]] = {}  # by field: the splits' rows side by side, in the data's order
+    left_out = 0
     for split, facts in report["splits"].items():
-        told: list[tuple[str, Mapping[str, Any]]] = []
+        told: list[tuple[str, Mapping[str, Any]]] = [("the target", facts["target"])] if "target" in facts else []
         for name, field in facts["fields"].items():
             told += [
                 (f"{name}: {part}", field[part]) for part in ("range", "characters", "words", "length") if part in field
@@ -162,9 +163,9 @@ def _ranges(report: Mapping[str, Any]) -> Iterator[str]:
             quantiles = values.get("quantiles", {})
             numbers = [values.get("missing"), *(values.get(key) for key in ("min", "max", "mean", "std")),
                        *(quantiles.get(q) for q in ("0.05", "0.5", "0.95")), values.get("distinct")]  # fmt: skip
-            rows.append([html.escape(name), html.escape(split), *map(_number, numbers)])
+            rows.setdefault(name, []).append([html.escape(name), html.escape(split), *map(_number, numbers)])
     names = ["field", "split", "missing", "min", "max", "mean", "std", "5 %", "median", "95 %", "distinct"]
-    yield _table(names, sorted(rows, key=lambda row: row[0]))
+    yield _table(names, [row for of_field in rows.values() for row in of_field])
     if left_out:
         yield f"<p>{left_out} more rows are in audit.json.</p>"
 
@@ -230,9 +231,15 @@ def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
 
 
-def _advice() -> str:
-    code = 'spec("jaxlab.data.splits:filtered", source=spec("..."), path="audit/filter.json", split="train")'
+def _filter(report: Mapping[str, Any]) -> str:
+    code = 'spec("jaxlab.data.splits:filtered", source=spec("..."), path=".../filter.json", split="train")'
+    rows = [
+        [html.escape(split), html.escape(reason.replace("_", " ")), f"{count:,}"]
+        for split, reasons in report["filter"].items()
+        for reason, count in reasons.items()
+    ]
     return (
-        "<p>Nothing has been deleted. <code>filter.json</code> lists the rows that you may want to leave out, with "
-        f"reasons; a config names it:</p><pre>{html.escape(code)}</pre>"
+        "<p>Nothing has been deleted. <code>filter.json</code>, beside this page, lists the rows that you may want to "
+        f"leave out, with reasons:</p>{_table(['split', 'reason', 'rows'], rows) if rows else '<p>None.</p>'}"
+        f"<p>A config names it:</p><pre>{html.escape(code)}</pre>"
     )

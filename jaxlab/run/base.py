@@ -29,6 +29,7 @@ def base_config() -> ConfigDict:
     config.data.workers = 0  # more hands: threads for data in memory, else Grain's processes; 0 reads on one thread
 
     config.model = ConfigDict()
+    config.init = ConfigDict()  # values to begin from instead of random ones, such as another library's weights
     config.objective = ConfigDict()
     config.metrics = ConfigDict()  # by name
     config.optimizer = ConfigDict()

@@ -15,7 +15,9 @@ from jaxlab.core.config import flatten
 from jaxlab.core.tree import named_leaves
 from jaxlab.core.types import PyTree, TrainState
 from jaxlab.run.assemble import Experiment, assemble, strategy_of
+from jaxlab.run.check_memory import activation_bytes
 from jaxlab.run.environment import describe_source
+from jaxlab.run.optimizer import rule_matches
 
 
 def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -30,10 +32,12 @@ def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> 
     """
     experiment = assemble(config)
     strategy_of(config)
+    experiment.initial_values()
     state, _ = experiment.abstract_step()
     leaves = named_leaves(state.params)
     batch = _bytes(experiment.abstract_batch())
     checkpoint = _bytes(state)
+    rules = rule_matches(config.optimizer, state.params)
     result = {
         "config": flatten(config),
         "data": {split: describe_source(source) for split, source in experiment.sources.items()},
@@ -45,6 +49,8 @@ def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> 
             "parameters": _bytes(state.params), "optimizer": _bytes(state.opt_state),
             "model_state": _bytes(state.model_state), "ema": _bytes(state.ema), "batch": batch,
         },
+        "rules": {path: [match._asdict() for match in matches] for path, matches in rules.items()},
+        "activation_bytes": activation_bytes(experiment),
         "flops_per_step": _flops(experiment, state),
         "checkpoint_bytes": checkpoint,
         "free_disk_bytes": shutil.disk_usage(_existing(Path(workdir) if workdir else Path.cwd())).free,
@@ -80,6 +86,12 @@ def _warnings(config: ConfigDict, found: dict[str, Any]) -> list[str]:
         warnings.append(
             f"config.train.eval_every={train.eval_every} is more than the {train.steps} steps: only the end is measured"
         )
+    warnings += [
+        f"{path}: the rule {rule['pattern']!r} decides about no parameter"
+        for path, rules in found["rules"].items()
+        for rule in rules[:-1]
+        if not rule["names"]
+    ]
     if train.batch_size > found["data"]["train"]["size"]:
         warnings.append(
             f"config.train.batch_size={train.batch_size} is more than the {found['data']['train']['size']} examples"

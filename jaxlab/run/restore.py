@@ -15,7 +15,7 @@ def restore_or_init(
     """Return the state, the open window of statistics and the step of the latest checkpoint, or of the beginning."""
     steps = checkpoints.steps()
     if not steps:
-        return strategy.init(experiment.init), None, 0
+        return strategy.init(experiment.init, dict(experiment.initial_values())), None, 0
     tree = restore(checkpoints, steps[-1], shapes, strategy)
     return tree["state"], tree["window"], steps[-1]
 

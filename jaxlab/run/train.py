@@ -23,9 +23,10 @@ from jaxlab.data.feeding import chunk_steps, feed, prefetch
 from jaxlab.run import environment
 from jaxlab.run.assemble import Experiment, assemble, make_hooks, make_sinks, strategy_of
 from jaxlab.run.journal import Journal
+from jaxlab.run.optimizer import log_rules, rule_matches
 from jaxlab.run.restore import restore_or_init
 from jaxlab.run.result import Run
-from jaxlab.run.sources import log_sampling, write_splits
+from jaxlab.run.sources import keep_tokenizers, log_sampling, write_splits
 from jaxlab.train import loop
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.evaluate import evaluate, summarise
@@ -60,6 +61,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
     record.open_run(folder, config, origin or {})
     record.write_learnt(folder, experiment.learnt)
     write_splits(folder, experiment.sources)
+    keep_tokenizers(folder, experiment.sources)
     train = config.train
     with Checkpoints(
         folder / record.CHECKPOINTS, keep=train.keep, best=train.best, mode=train.best_mode
@@ -69,6 +71,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
         journal = Journal(folder, step, make_sinks(config, folder, step))
         with contextlib.closing(journal), _stop_requests() as stopping:
             log_sampling(experiment.sources, experiment.weights and experiment.weights.rows)
+            log_rules(rule_matches(config.optimizer, shapes[0].params))
             _log.info("%s at step %d of %d", "resuming" if step else "starting", step, train.steps)
             plan = make_plan(experiment, shapes[1], strategy, journal, checkpoints, stopping)
             hooks = [*_evaluation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]

@@ -32,7 +32,7 @@ class Bound:
 
     def __call__(self, *inputs: Array, **options: Any) -> tuple[Outputs, PyTree]:
         variables = {"params": cast(self.params, self.dtype), **self.model_state}
-        rngs = None if self.key is None else {"params": jax.random.fold_in(self.key, next(self.calls))}
+        rngs = None if self.key is None else _streams(jax.random.fold_in(self.key, next(self.calls)))
         outputs, new_state = self.model.apply(
             variables, *cast(inputs, self.dtype), rngs=rngs, mutable=list(self.model_state) if self.train else [],
             **_train_flag(self.model, self.train), **options,
@@ -63,6 +63,11 @@ class Initialising:
         else:
             outputs = self.model.apply(self.variables, *inputs, rngs=streams, **options)
         return _checked(outputs), {}
+
+
+def _streams(key: Array) -> dict[str, Array]:
+    """Return the random streams: Linen takes ``params`` for any that it lacks, a bridged NNX module ``default``."""
+    return {"params": key, "default": key}
 
 
 def _train_flag(model: nn.Module, train: bool) -> dict[str, Any]:

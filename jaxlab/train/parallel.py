@@ -37,8 +37,8 @@ class Strategy(Protocol):
     batch_axis: str | None
     device_count: int
 
-    def init(self, function: Callable[[], PyTree]) -> PyTree:
-        """Return what `function` makes, placed as this strategy keeps it."""
+    def init(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+        """Return what `function` makes of host arrays, placed as this strategy keeps it."""
         ...
 
     def put_chunk(self, chunk: HostBatch) -> PyTree:
@@ -87,8 +87,8 @@ class Jit:
         self._identity = jax.jit(lambda chunk: chunk) if [d.platform for d in devices] == ["cpu"] else None
         self._block = _must_block(devices)
 
-    def init(self, function: Callable[[], PyTree]) -> PyTree:
-        return jax.jit(function, out_shardings=self._replicated)()
+    def init(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+        return jax.jit(function, out_shardings=self._replicated)(*arguments)
 
     def put_chunk(self, chunk: HostBatch) -> PyTree:
         if self._identity is not None:
@@ -130,8 +130,8 @@ class Pmap:
         self._split = NamedSharding(mesh, P(AXIS))
         self._block = _must_block(devices)
 
-    def init(self, function: Callable[[], PyTree]) -> PyTree:
-        return self.replicate(jax.jit(function)())
+    def init(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+        return self.replicate(jax.jit(function)(*arguments))
 
     def put_chunk(self, chunk: HostBatch) -> PyTree:
         count = len(self._devices)

@@ -8,6 +8,8 @@ Shape letters: B examples, K microbatches.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ import optax
 from flax import linen as nn
 
 from jaxlab.core import rng
+from jaxlab.core.tree import replaced
 from jaxlab.core.types import (
     Array,
     Batch,
@@ -35,23 +38,31 @@ _AUGMENT = 2**31  # keys of the model's calls are folded in from 0 up, those of 
 
 Sums = tuple[PyTree, Statistics, PyTree]  # gradient, statistics, model state
 MakeSums = Callable[[PyTree, PyTree, Batch, Array], Sums]  # of parameters, model state, batch and key
+Measured = tuple[Array, PyTree, Statistics, PyTree]  # mean loss, its gradient, statistics, model state
 
 
 def init_state(
-    model: nn.Module, objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, seed: int, ema: bool
+    model: nn.Module,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    batch: Batch,
+    seed: int,
+    ema: bool,
+    values: Mapping[str, Array] = MappingProxyType({}),
 ) -> TrainState:
     """Return the state before the first step; `batch` gives shapes, its values do not matter.
 
-    The objective calls the model, so that it alone decides with which fields.
+    The objective calls the model, so that it alone decides with which fields. `values` stand in for random ones, by
+    name in the model's variables (``params/Dense_0/kernel``).
     """
     apply = Initialising(model, seed)
     objective(apply, batch)
-    params = apply.params
-    model_state = {name: tree for name, tree in apply.variables.items() if name != "params"}
+    variables = replaced({"params": {}, **apply.variables}, values)
+    params = variables.pop("params")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        model_state=model_state,
+        model_state=variables,
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.array, params) if ema else None,
     )
@@ -77,7 +88,8 @@ def make_train_step(
       model: a Linen module that returns a mapping of per-example results.
       objective: what is minimised.
       metrics: additive statistics by name.
-      optimizer: an optax transformation of the gradient of the weighted mean.
+      optimizer: an optax transformation of the gradient of the weighted mean; one with extra arguments is offered
+        the loss as well, as numbers and as functions of the parameters (see docs/optimisers.md).
       seed: of the random streams, with the step in the state.
       grad_accumulation: microbatches K that the batch is scanned in; must divide B.
       precision: ``float32``, or ``bfloat16`` to compute in it with float32 parameters.
@@ -89,19 +101,21 @@ def make_train_step(
     sums = _make_sums(model, objective, metrics, compute_dtype(precision), augment)
     if grad_accumulation > 1:
         sums = _accumulated(sums, grad_accumulation)
+    update = optax.with_extra_args_support(optimizer).update
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Statistics]:
         key = rng.key(seed, "train", state.step)
         if batch_axis is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(batch_axis))
-        gradient, statistics, model_state = sums(state.params, state.model_state, batch, key)
-        if batch_axis is not None:
-            gradient, statistics = jax.lax.psum((gradient, statistics), batch_axis)
-        weight = statistics["loss"]["weight"]
-        gradient = jax.tree.map(lambda g: g / jnp.where(weight > 0, weight, 1.0), gradient)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+
+        def measure(params: PyTree) -> Measured:
+            return _mean(sums(params, state.model_state, batch, key), batch_axis)
+
+        value, gradient, statistics, model_state = measure(state.params)
+        extra = {"value": value, "grad": gradient, **_functions(measure)}
+        updates, opt_state = update(gradient, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
-        average = None if ema is None else optax.incremental_update(params, state.ema, 1.0 - ema)
+        average = None if ema is None else jax.tree.map(lambda p, a: a + (1.0 - ema) * (p - a), params, state.ema)
         if grad_norm:
             statistics = {**statistics, "grad_norm": {"sum": optax.tree.norm(gradient), "weight": jnp.ones(())}}
         state = TrainState(
@@ -110,6 +124,41 @@ def make_train_step(
         return state, statistics
 
     return train_step
+
+
+def _mean(sums: Sums, batch_axis: str | None) -> Measured:
+    """Add up over devices and divide once, by the weight of the whole batch."""
+    gradient, statistics, model_state = sums
+    if batch_axis is not None:
+        gradient, statistics = jax.lax.psum((gradient, statistics), batch_axis)
+    weight = statistics["loss"]["weight"]
+    divisor = jnp.where(weight > 0, weight, 1.0)
+    gradient = jax.tree.map(lambda g: g / divisor, gradient)
+    return statistics["loss"]["sum"] / divisor, gradient, statistics, model_state
+
+
+def _functions(measure: Callable[[PyTree], Measured]) -> dict[str, Callable[..., PyTree]]:
+    """Return the loss and its gradient as functions of the parameters, by the names that optax's updates ask for.
+
+    They are of the whole batch, on every device alike, and of the step's own random numbers. Differentiating the sum
+    over devices would count each device again, so that the loss carries its gradient with it.
+    """
+
+    @jax.custom_vjp
+    def mean(params: PyTree) -> Array:
+        return measure(params)[0]
+
+    def backward(gradient: PyTree, cotangent: Array) -> tuple[PyTree]:
+        return (jax.tree.map(lambda g: cotangent * g, gradient),)
+
+    def gradient(params: PyTree, *_: Any) -> PyTree:
+        return measure(params)[1]
+
+    def loss(params: PyTree, obj_fn: Any = None, grad_fn: Any = None) -> Array:  # line searches pass on the others
+        return mean(params)
+
+    mean.defvjp(lambda params: measure(params)[:2], backward)
+    return {"value_fn": loss, "obj_fn": loss, "grad_fn": gradient}
 
 
 def _make_sums(
@@ -157,6 +206,11 @@ def _accumulated(sums: MakeSums, count: int) -> MakeSums:
     return accumulated
 
 
+def average_or_raw(state: TrainState) -> PyTree:
+    """Return the moving average of the parameters, or the parameters where there is none."""
+    return state.params if state.ema is None else state.ema
+
+
 def make_eval_step(
     model: nn.Module,
     objective: Objective,
@@ -164,14 +218,14 @@ def make_eval_step(
     *,
     precision: str = "float32",
     batch_axis: str | None = None,
+    parameters: Callable[[TrainState], PyTree] = average_or_raw,
 ) -> EvalStep:
-    """Return the function from (state, batch) to (statistics, per-example outputs), of the average if there is one."""
+    """Return the function from (state, batch) to (statistics, per-example outputs) for what `parameters` takes."""
     dtype = compute_dtype(precision)
 
     def eval_step(state: TrainState, batch: Batch) -> tuple[Statistics, Outputs]:
-        params = state.params if state.ema is None else state.ema
         batch = _blank_padding(batch)
-        apply = Bound(model, params, state.model_state, None, dtype, train=False)
+        apply = Bound(model, parameters(state), state.model_state, None, dtype, train=False)
         total, weight, outputs, _ = objective(apply, batch)
         statistics = _statistics(metrics, outputs, batch, total, weight)
         return (statistics if batch_axis is None else jax.lax.psum(statistics, batch_axis)), outputs

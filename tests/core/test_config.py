@@ -283,3 +283,12 @@ def test_a_loaded_config_is_locked_shares_nothing_and_holds_no_lists(tmp_path):
     assert config.m.sizes == (1, 2)
     changed = override(config, {"train[0].depth": "9"})
     assert (changed.train[0].depth, changed.valid[0].depth) == (9, 2)
+
+
+def of_names(names: tuple[str, ...] = ()) -> tuple[str, ...]:
+    return names
+
+
+def test_a_lone_text_is_no_tuple_of_texts():
+    with pytest.raises(ConfigError, match=r"names='image': expected a tuple, such as \('image',\)"):
+        spec(of_names, names="image")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlab.core.errors import ConfigError
-from jaxlab.core.tree import match, match_tree, named_leaves, pack, packed_shape, unpack
+from jaxlab.core.tree import match, match_tree, named_leaves, pack, packed_shape, replaced, unpack
 
 PARAMS = {
     "Dense_0": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
@@ -67,3 +67,20 @@ def test_unpacking_gives_back_what_was_packed():
     found = unpack(np.asarray(vector), shapes)
     assert jax.tree.structure(found) == jax.tree.structure(tree)
     jax.tree.map(np.testing.assert_array_equal, found, tree)
+
+
+def test_replacing_named_leaves_keeps_the_others_the_structure_and_the_dtypes():
+    found = replaced(PARAMS, {"head/0": np.zeros(4, np.float64), "blocks/1/scale": np.array([7])})
+    assert jax.tree.structure(found) == jax.tree.structure(PARAMS)
+    assert found["head"][0].dtype == jnp.float32
+    assert found["head"][0].sum() == 0
+    assert found["blocks"][1]["scale"] == 7
+    assert found["Dense_0"]["kernel"] is PARAMS["Dense_0"]["kernel"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [({"head/1": np.zeros(4)}, "did you mean 'head/0'"), ({"head/0": np.zeros(3)}, r"\(4,\)")]
+)
+def test_replacing_what_is_not_there_or_of_another_shape_is_an_error(values, message):
+    with pytest.raises(ConfigError, match=message):
+        replaced(PARAMS, values)

@@ -47,6 +47,7 @@ def test_the_rows_handed_out_are_copies():
         ({"x": np.array(["a", "b"])}, "field 'x' has dtype <U1"),
         ({"x": np.zeros(2, complex)}, "field 'x' has dtype complex"),
         ({"x": np.zeros(2, object)}, "field 'x' has dtype object"),
+        ({"x": [[1, 2], [3]]}, "field 'x': .*expected rows of one shape"),
         ({"x": np.array([1, 2**40])}, "field 'x': values .* do not fit int32"),
         ({"x": np.array([1, 2**40], np.uint64)}, "field 'x': values .* do not fit uint32"),
     ],

@@ -151,6 +151,16 @@ def plant_leak(data):
         fields["hint"] = np.float32([7.5, -2.0, 3.25])[fields["label"]] + 0.01 * fields["length"]
 
 
+def plant_leak_and_wrong_labels(data):
+    plant_leak(data)
+    copied(data["train"], slice(0, 30), data["train"], slice(30, 60))
+    data["train"]["label"][:30] = (data["train"]["label"][30:60] + 1) % 3
+
+
+def plant_swap(data):
+    data["train"], data["test"] = data["test"], data["train"]
+
+
 def plant_category_leak(data):
     for fields in data.values():
         fields["colour"] = np.array(["red", "blue", "green"], object)[fields["label"]]
@@ -179,6 +189,8 @@ PLANTED = [
     (plant_imbalance, {("warning", "imbalance", "train")}),
     (plant_unlike, {("warning", "unlike_classes", "valid")}),
     (plant_leak, {("error", "leak", "train")}),
+    (plant_leak_and_wrong_labels, {("error", "leak", "train"), ("warning", "conflict", "train")}),
+    (plant_swap, {("warning", "larger", "test")}),
     (plant_category_leak, {("error", "leak", "train")}),
     (plant_missingness_leak, {("error", "leak", "train"), ("warning", "class_empty", "train"),
                               *(("warning", "missing", split) for split in ROWS)}),

@@ -134,6 +134,7 @@ def test_a_corrupt_picture_is_named_with_its_index_or_left_out_and_counted(folde
         assert source.spec.meta["files"] == ("cat/0.png", "dog/0.png")
         assert source.spec.meta["skipped"] == 2
     assert caplog.text.count("left out") == 2
+    assert "dog/note.txt cannot be read as a picture: its format is none that Pillow knows" in caplog.text
     with pytest.raises(DataError, match="example 1"):  # what was skipped before is not forgiven
         everything(make(str(folder), (H, W), in_memory_bytes=in_memory_bytes))
     for name in ("cat/0.png", "dog/0.png"):
@@ -172,6 +173,7 @@ def test_folders_that_are_no_data_set_are_explained(folder, tmp_path):
     [
         ({"size": (8,)}, r"size=\(8,\); expected \(height, width\)"),
         ({"size": (8, 0)}, "size="),
+        ({"size": 8}, "size=8; expected"),
         ({"channels": 2}, "channels=2; expected 1"),
         ({"on_error": "ignore"}, "on_error='ignore'; expected 'raise' or 'skip'"),
         ({"classes": ("cat", "dog", "cat")}, "occurs twice"),

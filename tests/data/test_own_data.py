@@ -32,7 +32,7 @@ def test_the_example_has_fewer_than_twenty_lines(block):
 
 def test_every_kind_of_data_has_its_section_and_the_table_at_the_top_points_to_each():
     expected = {"Arrays", "Tables", "Memory-mapped arrays", "Mixtures", "Windows over a time series"}
-    expected |= {"Images in folders", "Texts", "Parallel texts", "Hugging Face", "TFDS"}
+    expected |= {"Splits", "Images in folders", "Texts", "Parallel texts", "Hugging Face", "TFDS"}
     assert set(SECTIONS) == expected
     anchors = {title.lower().replace(" ", "-") for title in SECTIONS}
     assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) == anchors

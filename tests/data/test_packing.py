@@ -84,6 +84,17 @@ def test_concatenating_keeps_the_order_and_pads_the_end_only(sizes, length):
     assert len(tokens) == -(-sum(sizes) // length) * length
 
 
+def test_a_stream_takes_all_documents_for_one():
+    documents = [np.array([5, 6, 7]), np.array([], np.int32), np.array([8, 9])]
+    rows = pack(documents, 2, "stream")
+    assert rows["tokens"].tolist() == [[5, 6], [7, 8], [9, 0]]
+    assert rows["targets"].tolist() == [[6, 7], [8, 9], [0, 0]]
+    assert rows["target_mask"].tolist() == [[1, 1], [1, 1], [0, 0]]
+    assert rows["segments"].tolist() == [[1, 1], [1, 1], [1, 0]]
+    for name, values in pack([np.concatenate(documents)], 2, "concatenate").items():
+        np.testing.assert_array_equal(rows[name], values)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_packing_is_a_function_of_its_documents_that_modifies_none(mode):
     documents = make_documents([3, 9, 4, 4, 1, 30])

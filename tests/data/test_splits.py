@@ -15,7 +15,8 @@ from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import DataSpec
 from jaxlab.data import splits
 from jaxlab.data.arrays import ArraySource
-from jaxlab.data.subset import Subset, check_classes, check_disjoint, fingerprint
+from jaxlab.data.overlap import check_classes, check_disjoint
+from jaxlab.data.subset import Subset, fingerprint
 from jaxlab.data.table_columns import CHUNK
 
 KINDS = ("random", "stratified", "grouped", "time")

@@ -176,6 +176,7 @@ BROKEN = {
     "Latin-1": (b"a,b\n1,2\n3,caf\xe9\n", r"byte 13 \(0xe9, line 3\) is not UTF-8"),
     "a column named as a batch's field": ("id,b\n1,2\n", "feature 'id' has the name of a field"),
     "an integer too large": ("a,b\n1,3000000000\n", "field 'b': .* do not fit int32"),
+    "a column without a name": (",a\n0,5\n1,6\n", "column 0 has no name .*name others in features"),
     "a number too large": ("a,b\n1,1e39\n", "column 'b': 1e[+]39 in row 0 does not fit float32"),
 }
 
@@ -205,6 +206,9 @@ def test_a_broken_csv_file_is_an_error_that_names_the_place(tmp_path, case):
         ("a.parquet", "PAR1 no", "not a readable Parquet file"),
         ("a.csv.gz", "a\n1\n", "not a whole gzip file"),
         ("a.csv.gz", gzip.compress(b"a\n1\n" * 99)[:-9], "not a whole gzip file"),
+        ("a.csv.gz", gzip.compress(b"a\n1\n")[:10] + b"\xff" * 20, "not a whole gzip file"),
+        ("a.jsonl", '{"a": "\\ud800"}\n', "column 'a' holds a half of a surrogate pair"),
+        ("a.jsonl", "[" * 200_000, "line 1 is not JSON"),
     ],
 )
 def test_a_broken_file_of_another_format_is_an_error_that_names_the_place(tmp_path, name, content, message):
@@ -241,10 +245,19 @@ def test_a_feature_must_be_there_once_and_not_be_the_target(tmp_path):
         table_source.make(path, features=("colour", "colour"))
     with pytest.raises(ConfigError, match="'price' is the target; it cannot be a feature too"):
         table_source.make(path, features=("price",), target="price")
+    with pytest.raises(ConfigError, match="group='price': this column is the target"):
+        table_source.make(path, target="price", group="price")
     with pytest.raises(DataError, match="feature 'label' has the name of a field"):
         table_source.make(text(tmp_path, "label,y\n1,2\n", "b.csv"), target="y")
     with pytest.raises(DataError, match="no column is left"):
         table_source.make(text(tmp_path, "when\n1\n", "c.csv"), time="when")
+
+
+def test_a_text_among_numbers_is_logged_with_its_row(tmp_path, caplog):
+    table_source.make(text(tmp_path, "x,y\n1,red\n2,4\n3x,blue\n"))
+    assert [entry.getMessage().partition(": ")[2] for entry in caplog.records] == [
+        "column 'x' is of texts, as 1 are no numbers, first '3x' in row 2"
+    ]
 
 
 def test_bad_values_of_a_role_are_errors_that_name_row_and_value(tmp_path):

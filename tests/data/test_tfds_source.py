@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jaxlab.core.errors import ConfigError, DataError
-from jaxlab.data.subset import check_disjoint
+from jaxlab.data.overlap import check_disjoint
 from jaxlab.data.tfds_source import CACHE, make
 
 ROWS = 20

@@ -262,17 +262,6 @@ def test_without_the_library_the_error_names_the_command(monkeypatch):
     assert train(["a"], "byte").encode("a") == [len(SPECIALS) + 97]  # our own need no library
 
 
-def test_a_tokenizer_must_fit_the_model_s_vocabulary():
-    fittable = tokenize.byte()
-    meta = fittable.meta(fittable.fit(source_of(["a"])))
-    tokenize.check_vocabulary(meta, 261)
-    tokenize.check_vocabulary(meta, 512)
-    with pytest.raises(ConfigError, match="260 does not fit the tokenizer's of 261"):
-        tokenize.check_vocabulary(meta, 260)
-    with pytest.raises(DataError, match="no vocabulary_size"):
-        tokenize.check_vocabulary({}, 260)
-
-
 def test_a_trained_tokenizer_is_read_back_from_its_file_and_another_file_is_refused(tmp_path):
     path = tmp_path / "deep" / "tokenizer.json"
     tokenizer = tokenize.train_tokenizer(source_of(TEXTS), "bpe", 300, path)

@@ -9,6 +9,7 @@ from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.data import windows
 from jaxlab.data.arrays import ArraySource
 from jaxlab.data.column_source import ColumnSource
+from jaxlab.data.subset import Subset
 
 SIZES = st.integers(1, 6)
 
@@ -125,3 +126,26 @@ def test_an_impossible_window_is_an_error_that_names_the_parameter(options, mess
     source = ColumnSource({**arrays, "name": np.array(["a"] * 9, object)})
     with pytest.raises(ConfigError, match=f"windows: .*{message}"):
         windows.make(source, **{"length": 3, "horizon": 2, "targets": ("load",), **options})
+
+
+def test_no_window_goes_over_rows_that_were_left_out_and_none_over_a_split_at_random():
+    left = Subset(series(30), np.delete(np.arange(30), [9, 20]), {"by": "missing"})
+    found = windows.make(left, 3, 2, inputs=("load",), targets=("load",))
+    assert found.spec.meta["series"] == 3
+    got = everything(found)
+    whole = np.concatenate([got["past"], got["target"]], 1)[..., 0]
+    assert (np.diff(whole, axis=1) == 1).all()
+    assert len(whole) == 5 + 6 + 5
+    for by in ("random", "stratified"):
+        with pytest.raises(ConfigError, match=f"windows: source is split by='{by}', which tears series"):
+            windows.make(Subset(series(30), np.arange(0, 30, 2), {"by": by}), 3, 2, targets=("load",))
+
+
+def test_the_fingerprint_is_of_the_rows_and_of_how_they_are_cut():
+    def fingerprint(first=0, **options):
+        options = {"length": 3, "horizon": 2, "targets": ("load",), **options}
+        return windows.make(series(30, first=first), **options).spec.meta["fingerprint"]
+
+    others = [fingerprint(first=1), fingerprint(length=4), fingerprint(stride=2), fingerprint(inputs=("hour",))]
+    assert fingerprint() == fingerprint()
+    assert len({fingerprint(), *others}) == 5

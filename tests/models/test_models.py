@@ -11,12 +11,13 @@ import pytest
 
 from jaxlab.core import config as configs
 from jaxlab.core.errors import ConfigError
+from jaxlab.core.tree import named_leaves
 from jaxlab.core.types import DataSpec
-from jaxlab.models import cnn, mlp, resnet
+from jaxlab.models import cnn, convnext, mlp, resnet, vit
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 7
-B, H, W = 4, 9, 8
+B, H, W = 4, 9, 12
 
 
 def data(height=H, width=W, channels=2, classes=CLASSES):
@@ -29,7 +30,14 @@ MODELS = {
     "mlp_norm": mlp.make(data(), None, hidden=(8,), dropout=0.5, batch_norm=True),
     "cnn": cnn.make(data(), None, channels=(4, 6), depth=(2, 1), hidden=(8,), dropout=0.5),
     "cnn_pool": cnn.make(data(), None, channels=(4,), depth=(1,), dropout=0.5, batch_norm=False, global_pool=True),
-    "resnet": resnet.make(data(), None, channels=(4, 8), blocks=(1, 1), stem_pool=True, dropout=0.5),
+    "resnet": resnet.make(
+        data(), None, channels=(4, 8), blocks=(1, 1), stem="small_pool", shortcut="pool", dropout=0.5
+    ),
+    "bottleneck": resnet.make(data(), None, "bottleneck", (1, 1), (2, 3), stem="imagenet", block_dropout=0.5),
+    "wide": resnet.make(data(), None, blocks=(2, 1), channels=(2, 3), width=2, preactivation=True, block_dropout=0.5),
+    "convnext": convnext.make(data(), (1, 2), (4, 6), patch_size=2, kernel_size=5, layer_scale=0.5, dropout=0.5),
+    "vit": vit.make(data(), width=8, depth=2, heads=2, patch_size=3, dropout=0.5),
+    "vit_mean": vit.make(data(), width=8, depth=2, heads=2, patch_size=3, pool="mean", stochastic_depth=0.5),
 }
 each_model = pytest.mark.parametrize("name", MODELS)
 
@@ -74,8 +82,9 @@ def in_training(name):
 
     @jax.jit
     def function(image, mask_B, seed):
+        inputs = (image, mask_B) if "batch_stats" in variables_of(name) else (image,)
         outputs, state = MODELS[name].apply(
-            variables_of(name), image, mask_B, train=True, rngs={"dropout": jax.random.key(seed)}, mutable="batch_stats"
+            variables_of(name), *inputs, train=True, rngs={"dropout": jax.random.key(seed)}, mutable="batch_stats"
         )
         return outputs["logits"], state
 
@@ -93,6 +102,14 @@ def test_a_model_returns_float_logits_for_each_row_and_class(name):
 
 
 @each_model
+def test_in_bfloat16_the_model_computes_in_it_but_for_its_running_statistics(name):
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (variables_of(name)["params"], images()))
+    variables = {**variables_of(name), "params": low[0]}
+    outputs = jax.eval_shape(functools.partial(MODELS[name].apply, train=False), variables, low[1])
+    assert outputs["logits"].dtype == jnp.bfloat16
+
+
+@each_model
 def test_in_evaluation_the_logits_of_a_row_depend_on_that_row_and_on_no_other(name):
     for row in range(B):
         weight_BC = np.zeros((B, CLASSES))
@@ -104,7 +121,8 @@ def test_in_evaluation_the_logits_of_a_row_depend_on_that_row_and_on_no_other(na
 @each_model
 def test_every_parameter_has_a_part_in_the_logits(name):
     _, gradient, _ = in_evaluation(name)(images(), np.arange(1.0, B * CLASSES + 1).reshape(B, CLASSES))
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+    without = {leaf for leaf, value in named_leaves(gradient).items() if not np.abs(value).max() > 0}
+    assert all(leaf.endswith("key/bias") for leaf in without), without  # it adds the same to all of a query's scores
 
 
 @each_model
@@ -115,7 +133,7 @@ def test_dropout_acts_in_training_and_evaluation_needs_no_key(name):
     in_evaluation(name)(images(), np.ones((B, CLASSES)))  # would raise if dropout asked for a key
 
 
-@pytest.mark.parametrize("name", ["mlp_norm", "cnn", "resnet"])
+@pytest.mark.parametrize("name", ["mlp_norm", "cnn", "resnet", "bottleneck", "wide"])
 def test_in_training_padded_rows_change_neither_the_real_rows_nor_the_running_statistics(name):
     mask_B, changed = np.array([1.0, 1.0, 0.0, 1.0]), images()
     changed[2] = 100.0
@@ -139,7 +157,8 @@ def test_resnet_of_n_blocks_a_stage_has_the_papers_number_of_parameters_and_its_
 
 
 def test_a_block_starts_as_the_identity_of_its_non_negative_input():
-    block = resnet.Block(channels=2, stride=1, batch_axis=None)
+    convolution = resnet.Convolution(channels=2, size=3, stride=1, padding="symmetric")
+    block = resnet.Block((convolution,) * 2, shortcut="conv", zero_init=True, dropout=0.0, batch_axis=None)
     x_BHWC = jnp.abs(images())
     found = jax.jit(lambda x: block.init_with_output(jax.random.key(0), x, None, False)[0])(x_BHWC)
     assert np.array_equal(found, x_BHWC)
@@ -155,7 +174,7 @@ def test_the_cnn_of_the_fashion_mnist_config_has_fewer_parameters_than_its_text_
     ("options", "message"),
     [
         ({"channels": (4, 6), "depth": (1,)}, "must be equally long"),
-        ({"channels": (4,) * 4, "depth": (1,) * 4}, "image side of 8 cannot be halved so often"),
+        ({"channels": (4,) * 4, "depth": (1,) * 4}, "image side of 9 cannot be halved so often"),
     ],
 )
 def test_a_cnn_that_the_image_is_too_small_for_or_whose_widths_and_depths_differ_is_an_error(options, message):

@@ -269,7 +269,7 @@ def test_logit_adjustment_learns_what_equally_frequent_classes_would_teach():
     ("options", "message"),
     [
         ({"focal_gamma": -1.0}, r"focal_gamma=-1\.0"),
-        ({"logit_adjustment": 1.0}, "needs config.objective.class_priors"),
+        ({"logit_adjustment": 1.0}, "needs class_priors"),
         ({"logit_adjustment": 1.0, "class_priors": (0.5, 0.5)}, "class_priors has 2 values; the data has 4 classes"),
         ({"logit_adjustment": 1.0, "class_priors": (0.5, 0.0, 0.2, 0.3)}, "class_priors: 0.0 for the class 'b'"),
     ],

@@ -129,8 +129,21 @@ def test_a_run_over_precomputed_rows_is_the_run_that_transforms_each_batch(tmp_p
         assert state.keys() == states[0].keys()
         assert all(np.array_equal(state[name], states[0][name]) for name in state)
     assert len(list((tmp_path / "cache/jaxlab/precomputed").iterdir())) == 2  # train and valid; test is not opened
-    with pytest.raises(ConfigError, match="precomputed=2: expected 0 to 1"), found.unlocked():
-        found.data.precomputed = 2
+    found.data.precomputed = 2
+    with pytest.raises(ConfigError, match="precomputed=2: expected 0 to 1"):
+        assemble(found)
+
+
+def test_the_weights_of_a_mixture_act_without_being_asked_for():
+    found = config()
+    with found.unlocked():
+        sources = (jaxlab.spec(texts, size=24), jaxlab.spec(texts, seed=3, size=72))
+        found.data.train = jaxlab.spec("jaxlab.data.mixture:make", sources=sources, weights=(1.0, 1.0))
+    batches = assemble(found).batches("train", training=True)
+    drawn = np.concatenate([batches[step]["id"] for step in range(96 // 8)])
+    assert np.abs(np.bincount(drawn >= 24) - 48).max() <= 1
+    found.data.buckets.lengths = (16,)
+    with pytest.raises(ConfigError, match="a mixture's weights cannot be had together"):
         assemble(found)
 
 
@@ -156,10 +169,11 @@ def test_sampling_draws_by_weight_and_the_log_says_so(tmp_path):
     ],
 )
 def test_data_that_no_run_can_use_is_an_error_before_training(tmp_path, monkeypatch, arrays, meta, message):
-    good = texts()
-    broken = ArraySource({**good.__getitems__(np.arange(len(good))), **arrays}, {**good.spec.meta, **meta})
+    good, other = texts(), texts(seed=1)
+    broken = ArraySource({**other.__getitems__(np.arange(len(other))), **arrays}, {**other.spec.meta, **meta})
     found = config()
-    monkeypatch.setattr("jaxlab.run.sources.build", lambda node, path: broken if path.endswith("valid") else good)
+    others = {"config.data.train": good, "config.data.valid": broken, "config.data.test": texts(seed=2)}
+    monkeypatch.setattr("jaxlab.run.sources.build", lambda node, path: others[path])
     with pytest.raises(DataError, match=message):
         jaxlab.train(found, tmp_path / "run")
     assert not (tmp_path / "run").exists()

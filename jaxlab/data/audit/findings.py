@@ -77,6 +77,15 @@ def of_fields(surveys: Sequence[Survey]) -> Iterator[Finding]:
             yield Finding("error", "fields", survey.split, differing[0], len(differing), message)
 
 
+def of_sizes(surveys: Sequence[Survey]) -> Iterator[Finding]:
+    """Yield the splits that are larger than the first, which is to be learnt from."""
+    first = surveys[0]
+    for survey in surveys[1:]:
+        if survey.size > first.size:
+            message = f"{survey.size:,} rows, where {first.split} has {first.size:,}. Have the two been swapped?"
+            yield Finding("warning", "larger", survey.split, None, survey.size, message)
+
+
 def of_overlaps(shared: Sequence[Overlap], surveys: Sequence[Survey]) -> Iterator[Finding]:
     """Yield what splits share: an error where inputs are equal, a warning where they nearly are."""
     by_split = {survey.split: survey for survey in surveys}

@@ -31,7 +31,7 @@ class Survey(NamedTuple):
     inputs: tuple[str, ...]  # fields by which rows are equal
     key: np.ndarray  # one hash [N] of all inputs
     target: np.ndarray | None  # [N, ...]; None where there is none, or where it was not to be read
-    classes: tuple[str, ...]  # names of the classes, if the data has any
+    classes: tuple[str, ...]  # names of the target's classes, if it has any
 
 
 def survey(
@@ -72,7 +72,8 @@ def survey(
     others = [name for name in fields if name not in ignore]
     inputs = tuple(name for name in others if name not in RESERVED) or tuple(others)
     key = combine([fields[name]["hash"] for name in inputs]) if inputs else np.arange(len(rows), dtype=np.uint64)
-    classes = tuple(map(str, source.spec.meta.get("classes") or ()))
+    of_target = target == "label" or "label" not in source.spec.example  # the classes are those of ``label``
+    classes = tuple(map(str, source.spec.meta.get("classes") or ())) if of_target else ()
     answers = plain(np.concatenate(targets)) if targets else None
     return Survey(
         split, len(source), rows, {name: known[name] for name in fields}, fields, inputs, key, answers, classes

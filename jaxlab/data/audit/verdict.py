@@ -19,6 +19,7 @@ from jaxlab.data.audit.findings import (
     of_fields,
     of_inputs,
     of_overlaps,
+    of_sizes,
     share,
 )
 from jaxlab.data.audit.pairs import Overlap
@@ -45,7 +46,7 @@ class Verdict(NamedTuple):
 def judge(surveys: Sequence[Survey], shared: Sequence[Overlap], target: str | None) -> Verdict:
     """Return what is concluded from splits in the order train, valid, test; the gravest findings come first."""
     suspects = find_leaks(surveys[0])
-    found = [*of_fields(surveys), *of_overlaps(shared, surveys)]
+    found = [*of_fields(surveys), *of_sizes(surveys), *of_overlaps(shared, surveys)]
     for name, score in suspects.items():
         level = "error" if score >= COPY else "warning"
         message = f"{name!r} alone predicts {target!r} with a held-out score of {score:.4f}, where 1 is perfect. "
@@ -63,12 +64,16 @@ def judge(surveys: Sequence[Survey], shared: Sequence[Overlap], target: str | No
 
 
 def find_leaks(train: Survey) -> dict[str, float]:
-    """Return the input columns of training that give its target away, with their scores."""
+    """Return the input columns of training that give its target away, with their scores.
+
+    Rows that contradict each other are left out: a few wrong labels must not hide a leak.
+    """
     labels = labels_of(train)
     if train.target is None or train.target.ndim != 1 or (labels is None and train.target.dtype.kind == "O"):
         return {}
     values = train.target if labels is None else labels.names
     sound = ~(target_missing(train) if labels is None else labels.missing | labels.outside)
+    sound[conflicts([train]).get(train.split, np.empty(0, int))] = False
     places = {name: place for name, place in names_of(train).items() if place[0] in train.inputs}
     columns = {name: column(train, place)[sound] for name, place in places.items()}
     return leaks(columns, values[sound], classes=labels is not None)

@@ -1,0 +1,28 @@
+"""Tiny Shakespeare by characters: nanoGPT's small CPU setting, 4 layers × 128, 2,000 steps of 12 rows of 64 characters.
+
+python scripts/prepare_data.py tinyshakespeare
+jaxlab train --config=configs/shakespeare_decoder.py --workdir=runs/shakespeare
+
+"""
+
+from ml_collections import ConfigDict
+
+from jaxlab.core.config import spec
+from jaxlab.run.base import base_config
+
+
+def get_config() -> ConfigDict:
+    """Return GPT-2's architecture at nanoGPT's size for a CPU."""
+    config = base_config()
+    for split in ("train", "valid"):  # the first nine tenths of the text, and the rest
+        speeches = spec("jaxlab.data.tfds_source:make", name="tinyshakespeare", split=split)
+        config.data[split] = spec("jaxlab.data.packed:make", source=speeches, length=64, mode="stream", end=False)
+    config.model = spec("jaxlab.models.decoder:gpt2", width=128, depth=4, heads=4, max_length=64, dropout=0.0)
+    config.objective = spec("jaxlab.objectives.language:causal")
+    config.metrics.cross_entropy = spec("jaxlab.metrics.language:cross_entropy")
+    schedule = spec("jaxlab.optim.schedules:warmup_cosine", peak=1e-3, warmup=100.0, end=0.1)
+    config.optimizer = spec("optax:adamw", learning_rate=schedule, b2=0.99, weight_decay=0.1)
+    config.train.steps = 2000
+    config.train.batch_size = 12
+    config.train.eval_every = 500
+    return config

@@ -1,0 +1,234 @@
+"""Scaled dot-product attention with many heads, its masks, and the cache of keys and values for decoding.
+
+Vaswani et al. 2017 (arXiv 1706.03762), section 3.2; heads that share keys and values as in grouped-query attention
+(Ainslie et al. 2023, arXiv 2305.13245). A query that may attend to nothing gets zeros, in every implementation, so what
+is masked never shows. Knows no layer around it.
+Shape letters: B batch, T queries, S keys, D features, N heads of queries, K heads of keys, G = N / K, H a head's width,
+L layers. Masks are boolean, true where a query may attend, [B, T, S] or 1 in place of a letter.
+Usage: ``y_BTD = Attention(...)(x_BTD, None, combine(causal(T), keys(mask_BS)), train=train)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxlab.core.errors import ConfigError
+from jaxlab.core.types import Array, PyTree
+from jaxlab.models.positions import rotate
+
+IMPLEMENTATIONS = ("xla", "cudnn", "einsum")
+Initializer = nn.initializers.Initializer
+
+
+def causal(length: int) -> Array:
+    """Return the mask [1, T, T] that lets each position see itself and those before it."""
+    return jnp.tril(jnp.ones((1, length, length), bool))
+
+
+def keys(mask_BS: Array) -> Array:
+    """Return the mask [B, 1, S] that hides padded keys, whose `mask_BS` is 0."""
+    return (mask_BS > 0)[:, None, :]
+
+
+def same_segment(segments_BT: Array) -> Array:
+    """Return the mask [B, T, T] that keeps the documents of a packed row apart; padding, 0, is one of them."""
+    return segments_BT[:, :, None] == segments_BT[:, None, :]
+
+
+def combine(*masks: Array | None) -> Array | None:
+    """Return where all the given masks are true, or None where none is given."""
+    result = None
+    for mask_BTS in masks:
+        if mask_BTS is not None:
+            result = mask_BTS if result is None else result & mask_BTS
+    return result
+
+
+def attend(
+    q_BTNH: Array,
+    k_BSKH: Array,
+    v_BSKH: Array,
+    mask_BTS: Array | None = None,
+    *,
+    is_causal: bool = False,
+    implementation: str = "xla",
+    drop: Callable[[Array], Array] | None = None,
+) -> Array:
+    """Return the values [B, T, N, H] weighted by the softmax of the scaled scores, which is taken in float32.
+
+    Args:
+      q_BTNH: queries; query head n reads key head ``n // (N / K)``.
+      k_BSKH: keys.
+      v_BSKH: values.
+      mask_BTS: which keys a query may attend to; None for all.
+      is_causal: whether, beside the mask, a query sees only keys up to its own place; T must be S.
+      implementation: ``xla`` or ``cudnn`` of `jax.nn.dot_product_attention`, or ``einsum``, written out here.
+      drop: dropout of the attention weights. `jax.nn.dot_product_attention` has none, so ``einsum`` does the work.
+    """
+    if is_causal and (mask_BTS is not None or implementation == "einsum" or drop is not None):
+        mask_BTS, is_causal = combine(causal(q_BTNH.shape[1]), mask_BTS), False
+    if implementation == "einsum" or drop is not None:
+        out_BTNH = _einsum_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS, drop)
+    else:
+        mask_BNTS = None
+        if mask_BTS is not None:  # cuDNN broadcasts B and N alone
+            mask_BNTS = jnp.broadcast_to(mask_BTS, (len(mask_BTS), q_BTNH.shape[1], k_BSKH.shape[1]))[:, None]
+        out_BTNH = jax.nn.dot_product_attention(
+            q_BTNH, k_BSKH, v_BSKH, mask=mask_BNTS, is_causal=is_causal, implementation=implementation
+        )
+    if mask_BTS is None:
+        return out_BTNH
+    return jnp.where(mask_BTS.any(axis=-1)[..., None, None], out_BTNH, 0)
+
+
+def _einsum_attention(
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask_BTS: Array | None, drop: Callable[[Array], Array] | None
+) -> Array:
+    B, T, N, H = q_BTNH.shape
+    q_BTKGH = q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)
+    score_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32) * H**-0.5
+    if mask_BTS is not None:
+        score_BKGTS = jnp.where(mask_BTS[:, None, None], score_BKGTS, jnp.finfo(jnp.float32).min)
+    weight_BKGTS = jax.nn.softmax(score_BKGTS).astype(v_BSKH.dtype)
+    if drop is not None:
+        weight_BKGTS = drop(weight_BKGTS)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weight_BKGTS, v_BSKH).reshape(B, T, N, H)
+
+
+class Attention(nn.Module):
+    """Queries of `x`, keys and values of `x` itself or of a memory; all heads' outputs are projected to `x`'s width."""
+
+    heads: int
+    kv_heads: int
+    head_width: int
+    bias: bool
+    is_causal: bool
+    rotary_base: float
+    dropout: float
+    implementation: str
+    kernel_init: Initializer
+    output_init: Initializer
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BTD: Array,
+        memory_BSD: Array | None = None,
+        mask_BTS: Array | None = None,
+        positions_BT: Array | None = None,
+        slot: Array | None = None,
+        *,
+        cross: bool = False,
+        train: bool,
+    ) -> Array:
+        """Return [B, T, D].
+
+        Args:
+          x_BTD: what asks.
+          memory_BSD: what is asked in cross-attention; None while decoding takes the keys that the cache holds.
+          mask_BTS: which keys each query may see; while decoding over the cache's S slots, causality included.
+          positions_BT: of the tokens, for the rotation; none is turned where `rotary_base` is 0.
+          slot: the cache's first free slot; None where all tokens are there at once.
+          cross: whether keys and values are the memory's.
+          train: whether weights are dropped.
+        """
+        q_BTNH = self._project("query", x_BTD, self.heads)
+        if cross:
+            k_BSKH, v_BSKH = self._remembered(memory_BSD, slot)
+        else:
+            k_BSKH, v_BSKH = (self._project(name, x_BTD, self.kv_heads) for name in ("key", "value"))
+            if self.rotary_base:
+                q_BTNH, k_BSKH = (rotate(x, positions_BT, self.rotary_base) for x in (q_BTNH, k_BSKH))
+            if slot is not None:
+                k_BSKH = self._write("cached_key", k_BSKH, slot, mask_BTS.shape[-1])
+                v_BSKH = self._write("cached_value", v_BSKH, slot, mask_BTS.shape[-1])
+        drop = nn.Dropout(self.dropout, deterministic=False) if train and self.dropout else None
+        out_BTNH = attend(
+            q_BTNH, k_BSKH, v_BSKH, mask_BTS, is_causal=self.is_causal and not cross and slot is None,
+            implementation=self._implementation(q_BTNH.dtype, slot), drop=drop,
+        )  # fmt: skip
+        out_BTD = out_BTNH.reshape(*x_BTD.shape[:2], -1)
+        return nn.Dense(x_BTD.shape[-1], self.bias, kernel_init=self.output_init, name="output")(out_BTD)
+
+    def _project(self, name: str, x_BTD: Array, heads: int) -> Array:
+        out = nn.Dense(heads * self.head_width, self.bias, kernel_init=self.kernel_init, name=name)(x_BTD)
+        return out.reshape(*x_BTD.shape[:2], heads, self.head_width)
+
+    def _implementation(self, dtype: jnp.dtype, slot: Array | None) -> str:
+        """Return the implementation; cuDNN's is for training and evaluation, not for one query at a time."""
+        if self.implementation != "cudnn":
+            return self.implementation
+        if slot is not None or self.is_initializing():
+            return "xla"
+        if dtype not in (jnp.bfloat16, jnp.float16):
+            raise ConfigError(
+                f"config.model.attention='cudnn': cuDNN's attention has no {dtype}; expected "
+                "config.train.precision='bfloat16', or config.model.attention='xla'"
+            )
+        return "cudnn"
+
+    def _write(self, name: str, x_BTKH: Array, slot: Array, slots: int) -> Array:
+        """Put the new keys or values into the cache at `slot`; return all of it, [B, S, K, H]."""
+        B, _, K, H = x_BTKH.shape
+        cache = self.variable("cache", name, jnp.zeros, (B, slots, K, H), x_BTKH.dtype)
+        cache.value = jax.lax.dynamic_update_slice(cache.value, x_BTKH.astype(cache.value.dtype), (0, slot, 0, 0))
+        return cache.value
+
+    def _remembered(self, memory_BSD: Array | None, slot: Array | None) -> tuple[Array, Array]:
+        """Return the memory's keys and values, which decoding computes once and then takes from the cache."""
+        names = ("key", "value")
+        if memory_BSD is None:
+            k_BSKH, v_BSKH = (self.get_variable("cache", f"memory_{name}") for name in names)
+            if k_BSKH is None:
+                raise ValueError("the first call of decode needs the memory")
+            return k_BSKH, v_BSKH
+        k_BSKH, v_BSKH = (self._project(name, memory_BSD, self.kv_heads) for name in names)
+        if slot is not None:
+            self.put_variable("cache", "memory_key", k_BSKH)
+            self.put_variable("cache", "memory_value", v_BSKH)
+        return k_BSKH, v_BSKH
+
+
+class Slots(nn.Module):
+    """The cache's bookkeeping: which slots are filled with tokens, and how many tokens each row has had.
+
+    Collection ``cache``: ``slot`` [] the first free slot, the same for all rows; ``length`` [B] the tokens of each row
+    so far; ``filled`` [B, S] the slots that hold a token. Rows of different lengths are padded on either side: padding
+    takes a slot that nothing attends to, and no position.
+    """
+
+    @nn.compact
+    def __call__(self, token_mask_BT: Array, slots: int) -> tuple[Array, Array, Array]:
+        """Take T more slots; return the first of them, the tokens' positions [B, T] and the mask [B, T, S]."""
+        B, T = token_mask_BT.shape
+        if slots < T:
+            raise ValueError(f"{T} tokens at once do not fit into a cache of {slots} slots")
+        first = self.variable("cache", "slot", jnp.zeros, (), jnp.int32)
+        length_B = self.variable("cache", "length", jnp.zeros, (B,), jnp.int32)
+        filled_BS = self.variable("cache", "filled", jnp.zeros, (B, slots), bool)
+        slot, real_BT = first.value, token_mask_BT > 0
+        filled_BS.value = jax.lax.dynamic_update_slice(filled_BS.value, real_BT, (0, slot))
+        positions_BT = jnp.maximum(length_B.value[:, None] + jnp.cumsum(real_BT, axis=1) - 1, 0)
+        seen_TS = jnp.arange(filled_BS.value.shape[1]) <= slot + jnp.arange(T)[:, None]
+        length_B.value = length_B.value + real_BT.sum(axis=1, dtype=jnp.int32)
+        first.value = slot + T
+        return slot, positions_BT, filled_BS.value[:, None] & seen_TS
+
+
+def nan_beyond(result_BTD: Array, slot: Array, slots: int) -> Array:
+    """Return the result of T tokens from `slot` on, or nan where they did not fit into the cache's `slots`."""
+    return jnp.where(slot + result_BTD.shape[1] > slots, jnp.nan, result_BTD)
+
+
+def take_rows(cache: PyTree, rows_N: Array) -> PyTree:
+    """Return the cache of the given rows, which may repeat: beams that go on, or each prompt several times."""
+    axes = {"cached_key": -4, "cached_value": -4, "memory_key": -4, "memory_value": -4}
+
+    def take(path: tuple[jax.tree_util.DictKey, ...], leaf: Array) -> Array:
+        return leaf if leaf.ndim == 0 else jnp.take(leaf, rows_N, axis=axes.get(path[-1].key, 0))
+
+    return jax.tree_util.tree_map_with_path(take, cache)
