@@ -117,6 +117,12 @@ _text = Trained(TOKENS, spec("jaxlab.objectives.classify:make", inputs=("tokens"
 _rated = {"inputs": ("user", "item"), "target": "rating"}
 TRAINED: dict[str, Trained] = {
     "jaxlab.models.autoencoder": Trained(PICTURES, spec("jaxlab.objectives.reconstruct:make")),
+    "jaxlab.models.decoder": Trained(
+        TOKENS, spec("jaxlab.objectives.language:causal", inputs=("tokens", "token_mask"))
+    ),
+    "jaxlab.models.encoder": _text,
+    "jaxlab.models.encoder:masked": Trained(stand_ins.HIDDEN, spec("jaxlab.objectives.language:masked")),
+    "jaxlab.models.encoder_decoder": Trained(stand_ins.PAIRS, spec("jaxlab.objectives.seq2seq:make")),
     "jaxlab.models.factorisation": Trained(
         CHOICES, spec("jaxlab.objectives.regress:make", output="prediction", **_rated)
     ),
@@ -229,6 +235,16 @@ CASES: dict[str, tuple[dict[str, Any], ...]] = {
         {"blocks": (1, 1), "channels": (4, 6), "patch_size": 2, "kernel_size": 3, "layer_scale": 0.5,
          "stochastic_depth": 0.0},
     ),
+    "jaxlab.models.decoder:make": (
+        {"width": 8, "depth": 2, "heads": 2, "kv_heads": 1, "scan": True, "remat": "full"},
+    ),
+    "jaxlab.models.decoder:gpt2": ({"width": 8, "depth": 1, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0},),
+    "jaxlab.models.encoder:make": (
+        {"width": 8, "depth": 1, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0, "pooling": "mean"},
+        {"width": 8, "depth": 1, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0, "pooling": "first"},
+    ),
+    "jaxlab.models.encoder:masked": ({"width": 8, "depth": 1, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0},),
+    "jaxlab.models.encoder_decoder:make": ({"width": 8, "depth": 1, "heads": 2, "dropout": 0.0},),
     "jaxlab.models.factorisation:make": ({"factors": 3},),
     "jaxlab.models.forecast:make": (
         {"width": 8, "heads": 2, "dropout": 0.0}, {"width": 8, "heads": 2, "dropout": 0.0, "output": "quantile"},

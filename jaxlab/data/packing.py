@@ -1,7 +1,7 @@
 """Packs documents of tokens into rows of one length, so that little is padding and no document sees another.
 
 A row holds whole documents side by side. ``segments`` says which token belongs to which, ``positions`` begin at 0 in
-each, and with `attention_mask` a model's result for a document is the one it would give for the document alone.
+each: with both, a model that attends within segments gives a document what it would give the document alone.
 Knows no tokenizer and no model. Shape letters: N rows, T tokens of a row, B rows of a batch, D documents.
 Usage: ``pack([np.array([5, 6, 7]), np.array([8, 9])], length=8)``; as data, ``spec("jaxlab.data.packed:make")``.
 """
@@ -12,8 +12,6 @@ import bisect
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlab.core.errors import ConfigError, DataError, did_you_mean
@@ -132,13 +130,3 @@ def _rows(flat: np.ndarray, offsets: np.ndarray, pieces: Pieces, length: int, pa
         "targets": spread(following[origin], pad),
         "target_mask": spread(followed[origin], dtype=np.float32),
     }
-
-
-def attention_mask(segments_BT: jax.Array | np.ndarray) -> jax.Array:
-    """Return which token may attend to which, [B, 1, T, T] bool (query, key): those before it in its own document.
-
-    Padding attends to padding, as a softmax over nothing would be NaN; its targets are masked.
-    """
-    same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
-    causal_TT = jnp.tril(jnp.ones((segments_BT.shape[1],) * 2, bool))
-    return (same_BTT & causal_TT)[:, None]

@@ -97,10 +97,11 @@ def ordinal(columns: tuple[str, ...] = (), max_categories: int = 0) -> Fittable:
     return Fittable(fit, bind, meta)
 
 
-def hashed(columns: tuple[str, ...] = (), buckets: int = 1024) -> Transform:
+def hashed(columns: tuple[str, ...] = (), buckets: int = 1024) -> Fittable:
     """Return the transform of each column to int32 codes [B]: 0 unknown, else a hash of the text, the same everywhere.
 
-    Nothing is learnt, so what is unknown is a missing value or an empty text; others may share a code.
+    No category is learnt, so what is unknown is a missing value or an empty text; others may share a code. The spec's
+    meta gets ``categories:NAME``, the codes 0 to `buckets` - 1, which have no names.
 
     Args:
       columns: names; () means all columns of texts.
@@ -112,17 +113,23 @@ def hashed(columns: tuple[str, ...] = (), buckets: int = 1024) -> Transform:
     names = checked("hashed", columns)
     _check_buckets("hashed", buckets, 2)
 
-    def transform(fields: Fields, _: Randomness) -> Fields:
-        chosen = choose("hashed", names, layout_of(fields), text=True)
-        values = {name: texts(name, take("hashed", fields, name)) for name in chosen}
-        known = {name: np.fromiter(map(bool, column), bool, len(column)) for name, column in values.items()}
-        return {**fields, **{n: np.where(known[n], _buckets(values[n], buckets - 1) + 1, np.int32(0)) for n in chosen}}
+    def fit(source: Source) -> Learnt:
+        return {"buckets": buckets, "columns": list(choose("hashed", names, layout_of(source.spec), text=True))}
 
-    return transform
+    def bind(learnt: Learnt) -> Transform:
+        def transform(fields: Fields, _: Randomness) -> Fields:
+            values = {name: texts(name, take("hashed", fields, name)) for name in learnt["columns"]}
+            return {**fields, **{name: _hashes(column, learnt["buckets"]) for name, column in values.items()}}
+
+        return transform
+
+    return Fittable(fit, bind, lambda learnt: {f"categories:{n}": range(learnt["buckets"]) for n in learnt["columns"]})
 
 
-def cross(columns: tuple[str, ...], buckets: int = 1024, field: str = "") -> Transform:
+def cross(columns: tuple[str, ...], buckets: int = 1024, field: str = "") -> Fittable:
     """Return the transform that adds the cross of columns: int32 codes [B], a hash of the row's values together.
+
+    The spec's meta gets ``categories:FIELD``, the codes 0 to `buckets` - 1.
 
     Args:
       columns: two names or more; they stay.
@@ -137,14 +144,25 @@ def cross(columns: tuple[str, ...], buckets: int = 1024, field: str = "") -> Tra
     if len(names) < 2:
         raise ConfigError(f"cross: columns={columns!r}: expected two names or more")
 
-    def transform(fields: Fields, _: Randomness) -> Fields:
-        chosen = choose("cross", names, layout_of(fields), text=True)
-        values = [texts(name, fields[name]) for name in chosen]
-        # with lengths, as ("a", "bc") and ("ab", "c") are not the same pair
-        joined = ["".join(f"{len(value)}:{value}" for value in row) for row in zip(*values, strict=True)]
-        return {**fields, field or "_x_".join(chosen): _buckets(joined, buckets)}
+    def fit(source: Source) -> Learnt:
+        choose("cross", names, layout_of(source.spec), text=True)
+        return {"buckets": buckets, "columns": list(names), "field": field or "_x_".join(names)}
 
-    return transform
+    def bind(learnt: Learnt) -> Transform:
+        def transform(fields: Fields, _: Randomness) -> Fields:
+            values = [texts(name, take("cross", fields, name)) for name in learnt["columns"]]
+            # with lengths, as ("a", "bc") and ("ab", "c") are not the same pair
+            joined = ["".join(f"{len(value)}:{value}" for value in row) for row in zip(*values, strict=True)]
+            return {**fields, learnt["field"]: _buckets(joined, learnt["buckets"])}
+
+        return transform
+
+    return Fittable(fit, bind, lambda learnt: {f"categories:{learnt['field']}": range(learnt["buckets"])})
+
+
+def _hashes(values: Sequence[str], buckets: int) -> np.ndarray:
+    known = np.fromiter(map(bool, values), bool, len(values))
+    return np.where(known, _buckets(values, buckets - 1) + 1, np.int32(0))
 
 
 def _buckets(values: Sequence[str], buckets: int) -> np.ndarray:

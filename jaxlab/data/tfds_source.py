@@ -39,7 +39,7 @@ def make(
     """Return a split of a prepared data set, in the order in which it was written. Texts are served as `str`.
 
     ``meta`` of the spec: name, version, split, classes (names of the classes of ``label``, empty if it has none),
-    records (of each file its name, the first record and the one after the last), skipped (corrupt rows left out) and
+    categories:FIELD (names of the codes of any other field of classes, or of those its builder has names for), records (of each file its name, the first record and the one after the last), skipped (corrupt rows left out) and
     fingerprint (a hash: of the rows if they are in memory, else of the files' beginnings and sizes).
 
     Args:
@@ -68,6 +68,7 @@ def make(
     label = features.get("label")
     classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
     meta = {"name": builder.info.name, "version": str(builder.info.version), "split": split, "classes": classes}
+    meta |= _categories(name if ":" in name else builder.info.name, features)
     meta["records"] = tuple((Path(shard.filename).name, *_records(shard)) for shard in shards)
     cache = Path(builder.data_dir) / CACHE / _cache_key(builder, split, shards)
     if _row_bytes(builder, fields) * size > in_memory_bytes:
@@ -145,6 +146,14 @@ def _prepared_folder(name: str, root: Path) -> Path:
         raise DataError(f"{name} is not prepared: nothing in {root / name}; run: {command}")
     known = {*builders.names(), *(path.parts[len(root.parts)] for path in root.glob("*/*/dataset_info.json"))}
     raise DataError(f"no data set {name!r} in {root}, and no recipe for one{did_you_mean(name, known)}")
+
+
+def _categories(name: str, features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the codes of fields other than the label, by the fact's name."""
+    is_ours = ":" in name or name in builders.names()
+    named = dict(getattr(find_builder(name), "CATEGORIES", {})) if is_ours else {}
+    named |= {n: x.names for n, x in features.items() if isinstance(x, tfds.features.ClassLabel) and n != "label"}
+    return {f"categories:{field}": tuple(names) for field, names in named.items() if field in features}
 
 
 def _split_of(builder: tfds.core.DatasetBuilder, split: str) -> tuple[int, Sequence[Any]]:

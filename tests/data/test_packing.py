@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.data import packed
 from jaxlab.data.column_source import ColumnSource
-from jaxlab.data.packing import attention_mask, pack
+from jaxlab.data.packing import pack
 from jaxlab.data.tokenize import train_tokenizer
 from jaxlab.data.tokenizers import ByteTokenizer
+from jaxlab.models.attention import causal, combine, same_segment
 
 MODES = ("best_fit", "concatenate")
 TEXTS = ["one two three", "four", "", "five six seven eight nine ten", "eleven twelve", "Grüße 😀"] * 3
@@ -122,7 +123,7 @@ def losses(embedded_BTE, rows, parameters):
     x_BTE = embedded_BTE + parameters["place"][rows["positions"]]
     q_BTE, k_BTE, v_BTE = (x_BTE @ parameters[name] for name in ("query", "key", "value"))
     scores_BTT = jnp.einsum("bte,bse->bts", q_BTE, k_BTE) / WIDTH**0.5
-    allowed_BTT = attention_mask(rows["segments"])[:, 0]
+    allowed_BTT = combine(causal(LENGTH), same_segment(rows["segments"]))
     attended_BTT = jax.nn.softmax(jnp.where(allowed_BTT, scores_BTT, -jnp.inf))
     logits_BTV = (x_BTE + attended_BTT @ v_BTE) @ parameters["out"]
     logs_BTV = jax.nn.log_softmax(logits_BTV)
@@ -160,15 +161,6 @@ def test_a_document_s_loss_has_no_gradient_in_other_documents_and_is_its_loss_al
     by_document = [np.asarray(packed_BT)[(row == r) & (segments == s)] for r in range(len(row)) for s in range(1, 20)]
     total_D = [values.sum() for values in by_document if len(values)]
     np.testing.assert_allclose(total_D, np.asarray(alone_DT).sum(1), rtol=1e-6, atol=1e-6)
-
-
-def test_attention_sees_the_past_of_the_own_document_and_padding_sees_padding():
-    segments = np.array([[1, 1, 2, 0, 0]])
-    expected = np.array([[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1]], bool)
-    found = jax.jit(attention_mask)(segments)
-    assert found.shape == (1, 1, 5, 5)
-    assert found.dtype == bool
-    assert np.array_equal(found[0, 0], expected)
 
 
 def texts_source(texts=tuple(TEXTS), **meta):

@@ -189,9 +189,8 @@ def test_right_padding_changes_neither_states_nor_carries_nor_gradients_and_give
     assert not np.asarray(long_x[:, T:]).any()
     close = functools.partial(np.testing.assert_allclose, atol=1e-5)
     jax.tree.map(close, (long_gradient, long_carries), (short_gradient, short_carries))
-    for row, length in enumerate(LENGTHS):
-        alone, _ = run(cell, both)(variables, x[row : row + 1, :length], None)
-        np.testing.assert_allclose(short[row, :length], alone[0], atol=1e-6)
+    alone, _ = run(cell, both)(variables, x[1:2, : LENGTHS[1]], None)
+    np.testing.assert_allclose(short[1, : LENGTHS[1]], alone[0], atol=1e-6)
 
 
 @each_cell
@@ -227,7 +226,8 @@ def test_the_kernels_start_orthogonal_and_the_forget_gate_open():
     kernel = orthogonal_gates(4)(jax.random.key(0), (H, 4 * H))
     for square in jnp.split(kernel, 4, axis=1):
         np.testing.assert_allclose(square @ square.T, np.eye(H), atol=1e-5)
-    params = stack_of("lstm", layers=1).init(jax.random.key(0), normal(B, T, D), train=False)["params"]
+    init = jax.jit(lambda: stack_of("lstm", layers=1).init(jax.random.key(0), normal(B, T, D), train=False))
+    params = init()["params"]
     assert params["forward_0"]["input"]["bias"].tolist() == [0] * H + [1] * H + [0] * 2 * H
 
 
@@ -269,20 +269,22 @@ def tokens(steps=T):
     return np.random.default_rng(0).integers(0, V, (B, steps)).astype(np.int32)
 
 
-@each_cell
-@pytest.mark.parametrize("pooling", lstm.POOLING)
+def initial(model):
+    return jax.jit(lambda: model.init(jax.random.key(0), tokens(), train=False))()
+
+
+@pytest.mark.parametrize(("cell", "pooling"), [("lstm", "last"), ("gru", "mean"), ("gru", "max")])
 def test_a_text_has_the_same_logits_however_far_it_is_padded_and_one_without_tokens_has_finite_ones(cell, pooling):
-    model = lstm.make(spec(), cell=cell, width=4, features=H, layers=2, pooling=pooling)
+    model = lstm.make(spec(), cell=cell, width=4, features=H, pooling=pooling)
     apply = jax.jit(functools.partial(model.apply, train=False))
-    variables = model.init(jax.random.key(0), tokens(), train=False)
+    variables = initial(model)
     lengths = np.array([6, 4, 1, 0])
     text = tokens(9)
     long = apply(variables, text, length_mask(lengths, 9))["logits"]
     changed = np.where(length_mask(lengths, 9) > 0, text, (text + 1) % V)
     np.testing.assert_array_equal(apply(variables, changed, length_mask(lengths, 9))["logits"], long)
     np.testing.assert_allclose(apply(variables, text[:, :T], length_mask(lengths, T))["logits"], long, atol=1e-6)
-    whole = apply(variables, text[:, :T], None)["logits"]
-    np.testing.assert_allclose(whole, apply(variables, text[:, :T], np.ones((B, T)))["logits"], atol=1e-6)
+    np.testing.assert_allclose(apply(variables, text[:1, :T], None)["logits"], long[:1], atol=1e-6)
     assert np.isfinite(long).all()
 
     def loss(variables):
@@ -295,7 +297,7 @@ def test_a_text_has_the_same_logits_however_far_it_is_padded_and_one_without_tok
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_language_model_sees_no_later_token_and_decodes_step_by_step_as_at_once(cell, tied):
     model = lstm.language(spec(), cell=cell, width=H, features=H, tied=tied)
-    variables = model.init(jax.random.key(0), tokens(), train=False)
+    variables = initial(model)
     assert ("head" in variables["params"]) != tied
     apply = jax.jit(lambda tokens: model.apply(variables, tokens, train=False)["logits"])
     whole = apply(tokens())
@@ -334,4 +336,3 @@ def test_a_bad_option_is_an_error_that_names_it(factory, options, message):
 def test_data_without_a_vocabulary_is_an_error():
     with pytest.raises(DataError, match="vocabulary_size"):
         lstm.make(spec(vocabulary_size=0))
-    assert Stack.of("gru", 3, 1, False, 0.0, 1.0).cell is GRU

@@ -1,223 +1,156 @@
 """From foreign tensors to values of our variables and back, with an account of every leaf on both sides.
 
-Nothing is silent: what is missing, unexpected or of another shape is an error that lists all of it, unless a rule of
-the caller names it. Knows no family. Usage: ``load("folder", FAMILY)(variables)``.
+Knows no file. Usage: ``values, report = to_ours(tensors, variables, FAMILY)``; ``tensors = to_theirs(variables, FAMILY)``.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.tree import named_leaves
-from jaxlab.core.types import Initialiser, PyTree
-from jaxlab.models.weights import files
-from jaxlab.models.weights.rules import Rule, extended, find, pattern_of
-
-_SHOWN = 12  # names that an error lists of each kind
-_LAYER = re.compile(r"(.*/layers)_(\d+)(/.*)")  # one layer of a stack, where a scanned stack has them on its first axis
-
-_log = logging.getLogger("jaxlab")
-
-
-class Family(NamedTuple):
-    """A naming: substitutions that make its variants one, and its rules, which may depend on the names there are."""
-
-    name: str
-    renames: tuple[tuple[str, str], ...]
-    rules: Callable[[Iterable[str]], Sequence[Rule]]
+from jaxlab.core.types import PyTree
+from jaxlab.models.weights.rules import Family, Rule, matches, pattern_of
 
 
 class Report(NamedTuple):
-    """What became of every leaf: ours by name, foreign ones by theirs."""
+    """What became of every leaf, and of every foreign tensor."""
 
-    matched: dict[str, str]  # our name -> the foreign one
+    matched: dict[str, list[str]]  # our name -> the foreign ones, as many as a scanned stack has layers
     resized: dict[str, str]  # our name -> from which shape to which
-    missing: list[str]  # ours, without a foreign one
+    missing: dict[str, str]  # our name -> what is missing
+    wrong_shape: dict[str, str]  # our name -> what it is there and here
+    contradicting: dict[str, str]  # foreign name -> the other one, that should be equal
     unexpected: list[str]  # foreign, without a place here
-    wrong_shape: dict[str, str]  # our name -> both shapes
-    not_wanted: list[str]  # foreign, known, and without meaning here
+    ignored: dict[str, list[str]]  # expression -> foreign ones that are known to hold nothing to load
 
 
-def load(
-    path: str, family: Family, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
-) -> Initialiser:
-    """Return the initialiser that reads the weights in `path`.
+class _Place(NamedTuple):
+    """A leaf, or one layer of a scanned stack's, which has all layers on its first axis."""
 
-    Args:
-      path: a ``.safetensors`` file, or a folder with one.
-      family: its naming.
-      keep: expressions over our names (``params/head/.*``): such leaves may be missing or of another shape there, and
-        then keep their random beginning.
-      drop: expressions over foreign names: such tensors may be without a place here.
-      resize: expressions over our names: such leaves are resized where their shape differs; positions are interpolated,
-        others cut, or filled with their mean.
-
-    Raises:
-      ConfigError: no weights there, an expression that is none, or one that matches no name; as it reads: leaves or
-        tensors that no expression excuses.
-    """
-    for option, patterns in (("keep", keep), ("drop", drop), ("resize", resize)):
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ConfigError(f"config.init.{option}: {pattern!r} is no regular expression: {error}") from error
-    tensors = files.read(path)
-
-    def initialise(variables: PyTree) -> Mapping[str, np.ndarray]:
-        values, report = convert(tensors, variables, family, resize)
-        _tell(report, family, path)
-        _refuse(report, f"{path} in the naming of {family.name}", keep, drop)
-        return {name: value for name, value in values.items() if name in report.matched}
-
-    return initialise
+    leaf: str
+    shape: tuple[int, ...]
 
 
-def convert(
+def to_ours(
     tensors: Mapping[str, np.ndarray], variables: PyTree, family: Family, resize: tuple[str, ...] = ()
 ) -> tuple[dict[str, np.ndarray], Report]:
-    """Return values for `variables`, arrays or their shapes, by name, and what became of every leaf."""
-    shapes = {name: tuple(x.shape) for name, x in named_leaves(variables).items()}
-    report = Report({}, {}, [], [], {}, [])
-    pieces: dict[str, dict[int | None, np.ndarray]] = {}
-    originals = {_renamed(name, family): name for name in tensors}
-    rules = family.rules(originals)
-    for name, original in originals.items():
-        found = find(rules, name)
-        homes = [_home(ours.format(**found.numbers), shapes) for ours in found.rule.ours] if found else [None]
-        if found is None or (homes and not any(homes)):
+    """Return values for `variables`, arrays or their shapes, by name, and what became of every leaf.
+
+    Args:
+      tensors: by foreign name.
+      variables: ``params`` and other collections.
+      family: the naming.
+      resize: expressions over our names: such leaves are resized where their shape differs.
+    """
+    leaves = {name: tuple(leaf.shape) for name, leaf in named_leaves(variables).items()}
+    places = {place: _Place(n, s[n != place :]) for n, s in leaves.items() for place in _places_of(n, s)}
+    table = [(pattern_of(rule.foreign), rule) for rule in family.rules(places)]
+    report = Report({}, {}, {}, {}, {}, [], {})
+    found: dict[str, np.ndarray] = {}
+    origin: dict[str, str] = {}
+    for original, tensor in tensors.items():
+        name = family.renamed(original)
+        unwanted = next((pattern for pattern in family.ignored if re.fullmatch(pattern, name)), None)
+        if unwanted is not None:
+            report.ignored.setdefault(unwanted, []).append(original)
+            continue
+        rule, homes = _find(table, name)
+        if rule is None or not all(home in places for home in homes):
             report.unexpected.append(original)
             continue
-        if not homes:
-            report.not_wanted.append(original)
-            continue
-        for home, value in zip(homes, found.rule.form.read(tensors[original]), strict=True):
-            if home is not None:
-                shape = shapes[home.name][home.layer is not None :]
-                pieces.setdefault(home.name, {})[home.layer] = _fitted(
-                    value, home.name, shape, found.rule, resize, report
-                )
-                report.matched[home.name] = original
-    values = {}
-    for name, layers in pieces.items():
-        whole = None in layers or len(layers) == shapes[name][0]
-        if whole and name not in report.wrong_shape:
-            values[name] = layers[None] if None in layers else np.stack([layers[i] for i in range(len(layers))])
-        else:
-            del report.matched[name]
-    report.missing.extend(name for name in shapes if name not in values and name not in report.wrong_shape)
-    return values, report
+        for home, part in zip(homes, _parts(rule, tensor), strict=True):
+            value = _fitted(part, places[home], rule, resize, report)
+            if home in found and not np.array_equal(found[home], value):
+                report.contradicting[original] = origin[home]
+            elif home not in found:
+                found[home], origin[home] = value, original
+    return _gathered(found, origin, leaves, report), report
 
 
-class _Home(NamedTuple):
-    """One of our leaves, and which layer of it where layers are stacked."""
-
-    name: str
-    layer: int | None
-
-
-def _home(place: str, shapes: Mapping[str, tuple[int, ...]]) -> _Home | None:
-    if place in shapes:
-        return _Home(place, None)
-    match = _LAYER.fullmatch(place)
-    if match is None or (stacked := match[1] + match[3]) not in shapes or int(match[2]) >= shapes[stacked][0]:
-        return None
-    return _Home(stacked, int(match[2]))
+def _find(table: list[tuple[re.Pattern[str], Rule]], name: str) -> tuple[Rule | None, list[str]]:
+    """Return the first rule whose foreign name matches, and our names by it."""
+    for pattern, rule in table:
+        if match := pattern.fullmatch(name):
+            return rule, [ours.format(**match.groupdict()) for ours in rule.ours]
+    return None, []
 
 
-def _fitted(
-    value: np.ndarray, name: str, shape: tuple[int, ...], rule: Rule, resize: tuple[str, ...], report: Report
-) -> np.ndarray:
+def _parts(rule: Rule, tensor: np.ndarray) -> list[np.ndarray]:
+    """Return what the tensor holds in our layout; as it is where its axes are not those of the rule."""
+    try:
+        return list(rule.form.read(tensor))
+    except ValueError:
+        return [tensor] * len(rule.ours)
+
+
+def _fitted(value: np.ndarray, place: _Place, rule: Rule, resize: tuple[str, ...], report: Report) -> np.ndarray:
     """Return the value, resized where that is asked for; note another shape in the report."""
-    before = value.shape
-    if before != shape and value.ndim == len(shape) and any(re.fullmatch(pattern, name) for pattern in resize):
-        value = (rule.resize or extended)(value, shape)
-        report.resized[name] = f"{list(before)} to {list(shape)}"
-    if value.shape != shape:
-        report.wrong_shape[name] = f"{list(before)} there, {list(shape)} here"
+    before, note = value.shape, ""
+    if before != place.shape and matches(place.leaf, resize):
+        note = "; it cannot be resized so"
+        if rule.resize and value.ndim == len(place.shape):
+            value = rule.resize(value, place.shape)
+    if value.dtype.kind != "f":
+        report.wrong_shape[place.leaf] = f"{value.dtype} there, expected numbers with a fraction"
+    elif value.shape != place.shape:
+        report.wrong_shape[place.leaf] = f"{list(before)} there, {list(place.shape)} here{note}"
+    elif value.shape != before:
+        report.resized[place.leaf] = f"{list(before)} to {list(place.shape)}"
     return value
 
 
-def _renamed(name: str, family: Family) -> str:
-    for pattern, substitute in family.renames:
-        name = re.sub(pattern, substitute, name)
-    return name
+def _gathered(
+    found: Mapping[str, np.ndarray],
+    origin: Mapping[str, str],
+    leaves: Mapping[str, tuple[int, ...]],
+    report: Report,
+) -> dict[str, np.ndarray]:
+    """Return the leaves that are complete, layers stacked; report them as matched, and what is missing."""
+    values = {}
+    for name, shape in leaves.items():
+        places = _places_of(name, shape)
+        there = [place for place in places if place in found]
+        if name in report.wrong_shape:
+            continue
+        if len(there) < len(places):
+            report.missing[name] = f"{name} (has {len(there)} of {len(places)} layers)" if there else name
+            continue
+        report.matched[name] = [origin[place] for place in places]
+        values[name] = found[name] if places == [name] else np.stack([found[place] for place in places])
+    return values
 
 
-def _tell(report: Report, family: Family, path: str) -> None:
-    """Log the account: counts, and every leaf that is not simply matched."""
-    _log.info("%s: %d leaves from %s", family.name, len(report.matched), path)
-    for name, change in report.resized.items():
-        _log.info("resized: %s, %s", name, change)
-    for kind, names in (
-        ("missing there, begins at random", report.missing),
-        ("of another shape", [f"{name} ({shapes})" for name, shapes in report.wrong_shape.items()]),
-        ("unexpected, left out", report.unexpected),
-        ("known and not wanted", report.not_wanted),
-    ):
-        for name in names:
-            _log.info("%s: %s", kind, name)
+def _places_of(name: str, shape: tuple[int, ...]) -> list[str]:
+    """Return the names that a leaf's layers would have without a scan; its own where it is of no scanned stack."""
+    head, scanned, tail = name.partition("/layers/")
+    return [f"{head}/layers_{i}/{tail}" for i in range(shape[0])] if scanned else [name]
 
 
-def _refuse(report: Report, where: str, keep: tuple[str, ...], drop: tuple[str, ...]) -> None:
-    """Raise ConfigError for leaves that no expression excuses."""
-
-    def unexcused(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
-        return [name for name in names if not any(re.fullmatch(pattern, name) for pattern in patterns)]
-
-    shapes = report.wrong_shape
-    faults = {
-        "missing there (keep them at random by config.init.keep)": unexcused(report.missing, keep),
-        "of another shape (config.init.resize, or keep)": [
-            f"{name} {shapes[name]}" for name in unexcused(shapes, keep)
-        ],
-        "without a place here (config.init.drop)": unexcused(report.unexpected, drop),
-    }
-    told = [f"{len(names)} {kind}: {_some(names)}" for kind, names in faults.items() if names]
-    if told:
-        raise ConfigError(f"{where}: " + "; ".join(told))
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def save(path: str, variables: PyTree, family: Family) -> None:
-    """Write `variables` into the folder `path` under the family's names.
+def to_theirs(variables: PyTree, family: Family) -> dict[str, np.ndarray]:
+    """Return the tensors of `variables` by foreign name.
 
     Raises:
       ConfigError: a leaf that no rule of the family writes.
     """
-    leaves = {name: np.asarray(x) for name, x in named_leaves(variables).items()}
-    unstacked: dict[str, np.ndarray] = {}
-    for name, value in leaves.items():
-        head, found, tail = name.partition("/layers/")
-        layers = {f"{head}/layers_{i}/{tail}": x for i, x in enumerate(value)} if found else {name: value}
-        unstacked |= layers
+    ours: dict[str, np.ndarray] = {}
+    for name, leaf in named_leaves(variables).items():
+        value, places = np.asarray(leaf), _places_of(name, leaf.shape)
+        ours |= {name: value} if places == [name] else dict(zip(places, value, strict=True))
     tensors: dict[str, np.ndarray] = {}
     written: set[str] = set()
-    for rule in family.rules(unstacked):
-        for numbers in _numbers(rule, unstacked):
-            names = [ours.format(**numbers) for ours in rule.ours]
-            if all(name in unstacked for name in names) and not written.issuperset(names):
-                tensors[rule.foreign.format(**numbers)] = rule.form.write([unstacked[name] for name in names])
+    for rule in family.rules(ours):
+        pattern = pattern_of(rule.ours[0])
+        for numbers in [match.groupdict() for match in map(pattern.fullmatch, ours) if match]:
+            names = [template.format(**numbers) for template in rule.ours]
+            if written.isdisjoint(names) and all(name in ours for name in names):
+                tensors[rule.foreign.format(**numbers)] = rule.form.write([ours[name] for name in names])
                 written.update(names)
-    lost = sorted(set(unstacked) - written)
+    lost = sorted(set(ours) - written)
     if lost:
-        raise ConfigError(f"{family.name} has no name for {', '.join(lost[:_SHOWN])}")
-    files.write(path, tensors)
-
-
-def _numbers(rule: Rule, names: Iterable[str]) -> list[Mapping[str, str]]:
-    """Return the numbers for which our leaves of a rule may be there: none at all, or a layer's."""
-    if not rule.ours:
-        return []
-    pattern = pattern_of(rule.ours[0])
-    return [match.groupdict() for match in map(pattern.fullmatch, names) if match]
+        raise ConfigError(f"{family.name} has no name for {', '.join(lost[:12])}")
+    return tensors

@@ -10,11 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxlab.core.errors import ConfigError, DataError
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TYPES: dict[str, Any] = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "BOOL": np.bool_,
+    **{f"{kind[0].upper()}{bits}": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+}  # fmt: skip
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -22,41 +27,55 @@ def read(path: str) -> dict[str, np.ndarray]:
 
     Raises:
       ConfigError: nothing of that kind there.
-      DataError: a file that is damaged, or lacks what the index promises.
+      DataError: a file that is damaged, or holds other tensors than the index says.
     """
     place = Path(path).expanduser()
-    if place.is_dir() and (place / INDEX).is_file():
-        try:
-            listed: dict[str, str] = json.loads((place / INDEX).read_text())["weight_map"]
-        except (ValueError, KeyError) as error:
-            raise DataError(f"{place / INDEX}: is no index of weights: {error}") from error
-        tensors = {n: x for file in sorted(set(listed.values())) for n, x in _read_file(place / file).items()}
-        absent = sorted(set(listed) - set(tensors))
-        if absent:
-            raise DataError(f"{place / INDEX} names {absent[0]!r}, which is in none of its files")
-        return tensors
     file = place / FILE if place.is_dir() else place
-    if not file.is_file():
-        found = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
-        there = ", ".join(found) or "nothing"
-        raise ConfigError(f"{path!r}: expected a .safetensors file, or a folder with {FILE}; there is {there}")
-    return _read_file(file)
+    if file.is_file():
+        return _read_file(file)
+    if (place / INDEX).is_file():
+        return _read_files(place / INDEX)
+    found = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
+    raise ConfigError(
+        f"path={path!r}: expected a .safetensors file, or a folder with {FILE} or {INDEX}; there is "
+        f"{', '.join(found[:12]) or 'nothing'}"
+    )
+
+
+def _read_files(index: Path) -> dict[str, np.ndarray]:
+    try:
+        listed = {(str(name), str(file)) for name, file in json.loads(index.read_text())["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{index}: is no index of weights: {error!r}") from error
+    tensors: dict[str, np.ndarray] = {}
+    found = set()
+    for file in sorted({file for _, file in listed}):
+        part = _read_file(index.parent / file)
+        found |= {(name, file) for name in part}
+        tensors |= part
+    for name, file in sorted(listed ^ found):
+        here, there = ("in it", "not in the index") if (name, file) in found else ("in the index", "not in it")
+        raise DataError(f"{index.parent / file}: {name!r} is {here}, but {there}")
+    return tensors
 
 
 def _read_file(file: Path) -> dict[str, np.ndarray]:
-    safe = _library()
+    library = _library()
     try:
-        tensors = safe.flax.load_file(file)
-    except FileNotFoundError as error:
-        raise DataError(f"{file}: is not there, but the index names it") from error
-    except safe.SafetensorError as error:
+        entries = library.deserialize(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except library.SafetensorError as error:
         raise DataError(f"{file}: is damaged or no .safetensors file: {error}") from error
-    return {name: _held(np.asarray(value)) for name, value in tensors.items()}
+    return {name: _array(entry, f"{file}: {name!r}") for name, entry in entries}
 
 
-def _held(value: np.ndarray) -> np.ndarray:
-    """Return half precision, which NumPy may lack, as float32; other types as they are."""
-    return value if value.dtype.kind in "biu" else value.astype(np.float32)
+def _array(entry: Mapping[str, Any], where: str) -> np.ndarray:
+    kind = entry["dtype"]
+    if kind not in TYPES:
+        raise DataError(f"{where} is of the type {kind}; expected one of {', '.join(TYPES)}")
+    value = np.frombuffer(entry["data"], TYPES[kind]).reshape(entry["shape"])
+    return value.astype(np.float32) if kind in ("F16", "BF16") else value
 
 
 def write(path: str, tensors: Mapping[str, np.ndarray]) -> None:
@@ -72,7 +91,6 @@ def write(path: str, tensors: Mapping[str, np.ndarray]) -> None:
 def _library() -> Any:
     try:
         import safetensors
-        import safetensors.flax
         import safetensors.numpy
     except ImportError as error:
         raise ConfigError("weights of other libraries need safetensors: pip install 'jaxlab[weights]'") from error

@@ -1,5 +1,6 @@
 """The vision transformer's weights in the naming of timm, or of Hugging Face's transformers, for `jaxlab.models.vit`.
 
+Its normalisations add 1e-6 to the variance, as the paper's code and timm do; transformers' configs say 1e-12.
 Usage: ``config.init = spec("jaxlab.models.weights.vit:timm", path="vit_small", keep=("params/head/.*",))``; another
 image size needs ``resize=("params/positions",)``.
 """
@@ -7,15 +8,16 @@ image size needs ``resize=("params/positions",)``.
 from __future__ import annotations
 
 from jaxlab.core.types import Initialiser, PyTree
-from jaxlab.models.weights import convert
-from jaxlab.models.weights.linear import convolution, linear, norm
-from jaxlab.models.weights.rules import CLASS_TOKEN, THIRDS, THIRDS_TRANSPOSED, UNBATCHED, Rule, interpolated_grid
+from jaxlab.models.weights import transfer
+from jaxlab.models.weights.resizing import grid
+from jaxlab.models.weights.rules import CLASS_TOKEN, THIRDS, THIRDS_TRANSPOSED, UNBATCHED, Family, Rule
+from jaxlab.models.weights.torch_layers import convolution, head, linear, norm
 
 LAYER = "params/stack/layers_{i}"
 PARTS = ("query", "key", "value")
-TIMM = (
+TIMM_RULES = (
     Rule("cls_token", ("params/class_token",), CLASS_TOKEN),
-    Rule("pos_embed", ("params/positions",), UNBATCHED, interpolated_grid),
+    Rule("pos_embed", ("params/positions",), UNBATCHED, grid),
     *convolution("patch_embed.proj", "params/patches"),
     *norm("blocks.{i}.norm1", f"{LAYER}/attention_norm"),
     Rule("blocks.{i}.attn.qkv.weight", tuple(f"{LAYER}/attention/{p}/kernel" for p in PARTS), THIRDS_TRANSPOSED),
@@ -25,39 +27,45 @@ TIMM = (
     *linear("blocks.{i}.mlp.fc1", f"{LAYER}/feed_forward/up"),
     *linear("blocks.{i}.mlp.fc2", f"{LAYER}/feed_forward/down"),
     *norm("norm", "params/stack/norm"),
-    *linear("head", "params/head"),
+    *head("head", "params/head"),
 )
-TRANSFORMERS = (
-    Rule("embeddings.cls_token", ("params/class_token",), CLASS_TOKEN),
-    Rule("embeddings.position_embeddings", ("params/positions",), UNBATCHED, interpolated_grid),
-    *convolution("embeddings.patch_embeddings.projection", "params/patches"),
-    *norm("encoder.layer.{i}.layernorm_before", f"{LAYER}/attention_norm"),
-    *(r for p in PARTS for r in linear(f"encoder.layer.{{i}}.attention.attention.{p}", f"{LAYER}/attention/{p}")),
-    *linear("encoder.layer.{i}.attention.output.dense", f"{LAYER}/attention/output"),
-    *norm("encoder.layer.{i}.layernorm_after", f"{LAYER}/feed_forward_norm"),
-    *linear("encoder.layer.{i}.intermediate.dense", f"{LAYER}/feed_forward/up"),
-    *linear("encoder.layer.{i}.output.dense", f"{LAYER}/feed_forward/down"),
-    *norm("layernorm", "params/stack/norm"),
-    *linear("classifier", "params/head"),
+THERE = "vit.encoder.layer.{i}"
+TRANSFORMERS_RULES = (
+    Rule("vit.embeddings.cls_token", ("params/class_token",), CLASS_TOKEN),
+    Rule("vit.embeddings.position_embeddings", ("params/positions",), UNBATCHED, grid),
+    *convolution("vit.embeddings.patch_embeddings.projection", "params/patches"),
+    *norm(f"{THERE}.layernorm_before", f"{LAYER}/attention_norm"),
+    *(rule for p in PARTS for rule in linear(f"{THERE}.attention.attention.{p}", f"{LAYER}/attention/{p}")),
+    *linear(f"{THERE}.attention.output.dense", f"{LAYER}/attention/output"),
+    *norm(f"{THERE}.layernorm_after", f"{LAYER}/feed_forward_norm"),
+    *linear(f"{THERE}.intermediate.dense", f"{LAYER}/feed_forward/up"),
+    *linear(f"{THERE}.output.dense", f"{LAYER}/feed_forward/down"),
+    *norm("vit.layernorm", "params/stack/norm"),
+    *head("classifier", "params/head"),
 )
-BY_TIMM = convert.Family("ViT by timm", (), lambda names: TIMM)
-BY_TRANSFORMERS = convert.Family("ViT by transformers", ((r"^vit\.", ""),), lambda names: TRANSFORMERS)
+TIMM = Family("ViT by timm", (), (), lambda ours: TIMM_RULES)
+TRANSFORMERS = Family(
+    name="ViT by transformers",
+    renames=((r"^(?=(embeddings|encoder|layernorm|pooler)\.)", "vit."),),  # without a head
+    ignored=(),
+    rules=lambda ours: TRANSFORMERS_RULES,
+)
 
 
 def timm(
     path: str, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
 ) -> Initialiser:
-    """Return the initialiser from timm's weights in `path`; the options are those of `convert.load`."""
-    return convert.load(path, BY_TIMM, keep, drop, resize)
+    """Return the initialiser from timm's weights in `path`; see `transfer.load` for the options."""
+    return transfer.load(path, TIMM, keep, drop, resize)
 
 
 def transformers(
     path: str, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
 ) -> Initialiser:
-    """Return the initialiser from transformers' weights in `path`; the options are those of `convert.load`."""
-    return convert.load(path, BY_TRANSFORMERS, keep, drop, resize)
+    """Return the initialiser from transformers' weights in `path`; see `transfer.load` for the options."""
+    return transfer.load(path, TRANSFORMERS, keep, drop, resize)
 
 
-def save(path: str, variables: PyTree) -> None:
-    """Write ``{"params": …}`` into the folder `path` under timm's names."""
-    convert.save(path, variables, BY_TIMM)
+def save(path: str, variables: PyTree, family: Family = TIMM) -> None:
+    """Write ``{"params": …}`` into the folder `path` under timm's names, or those of `TRANSFORMERS`."""
+    transfer.save(path, variables, family)
