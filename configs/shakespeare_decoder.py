@@ -21,7 +21,12 @@ def get_config() -> ConfigDict:
     config.objective = spec("jaxlab.objectives.language:causal")
     config.metrics.cross_entropy = spec("jaxlab.metrics.language:cross_entropy")
     schedule = spec("jaxlab.optim.schedules:warmup_cosine", peak=1e-3, warmup=100.0, end=0.1)
-    config.optimizer = spec("optax:adamw", learning_rate=schedule, b2=0.99, weight_decay=0.1)
+    decayed = spec(
+        "jaxlab.optim.rules:make", optimizer=spec("optax:adam", b2=0.99), learning_rate=schedule,
+        weight_decay=((".*/(kernel|embedding)", 0.1), (".*", 0.0)),
+    )  # fmt: skip
+    clip = spec("optax:clip_by_global_norm", max_norm=1.0)
+    config.optimizer = spec("jaxlab.optim.chain:make", transforms=(clip, decayed))
     config.train.steps = 2000
     config.train.batch_size = 12
     config.train.eval_every = 500

@@ -86,7 +86,8 @@ SIGNALS = ArraySource(
 """Windows of lengths 0 to 5."""
 SAMPLES = {
     "jaxlab.data.table": TABLE, "jaxlab.data.table_categories": TABLE, "jaxlab.data.table_numeric": TABLE,
-    "jaxlab.data.text_noise": TOKENS, "jaxlab.data.tokenize": TEXTS,
+    "jaxlab.data.text_noise": TOKENS, "jaxlab.data.tokenize": TEXTS, "jaxlab.data.negatives": CHOICES,
+    "jaxlab.data.sampling:count_codes": CHOICES,
 }  # fmt: skip
 """Rows for the transforms of a module; those of any other get `IMAGES`."""
 
@@ -185,11 +186,17 @@ EXTRAS = {
 
 _table = spec("jaxlab.data.table_source:make", path="shirts.csv", target="size", group="shop", time="week")
 _numeric = spec("jaxlab.data.table_source:make", path="shirts.csv", target="size", features=("width", "height"))
+_choices = spec("jaxlab.data.table_source:make", path="shirts.csv", features=("colour",), group="shop", time="week")
 _complete = spec("jaxlab.data.splits:drop_missing", source=_numeric)
 _classified, _every = spec("jaxlab.objectives.classify:make"), ((".*", 0.1),)
 _lines = spec("jaxlab.data.text_source:lines", path="lines.txt")
 CASES: dict[str, tuple[dict[str, Any], ...]] = {
     "jaxlab.data.huggingface:make": ({"path": "saved", "label": "kind"}, {"path": "saved", "columns": ("text",)}),
+    "jaxlab.data.histories:make": (
+        {"source": _choices, "length": 4, "user": "colour", "item": "group"},
+        {"source": _choices, "part": "test", "user": "group", "item": "colour", "by": "time", "padding": "left",
+         "shares": (0.5, 0.1, 0.4)},
+    ),
     "jaxlab.data.image_folder:make": (
         {"path": "pictures", "size": (8, 8)},
         {"path": "pictures", "size": (8, 6), "channels": 1, "in_memory_bytes": 0},
@@ -198,6 +205,7 @@ CASES: dict[str, tuple[dict[str, Any], ...]] = {
     "jaxlab.data.images:standardise": ({"mean": (0.5,), "std": (0.25,)},),
     "jaxlab.data.memmap_source:make": ({"path": "arrays", "classes": ("a", "b", "c")},),
     "jaxlab.data.mixture:make": ({"sources": (_table, _table), "weights": (3.0, 1.0)},),
+    "jaxlab.data.negatives:popularity": ({"count": 3}, {"item": "items", "mask": "item_mask"}),
     "jaxlab.data.packed:make": ({"source": _lines, "length": 16, "cache": "cache"},),
     "jaxlab.data.smote:make": ({"source": _complete, "neighbours": 1},),
     "jaxlab.data.splits:drop_missing": ({"source": _table},),

@@ -2,7 +2,7 @@
 
 A row holds whole documents side by side. ``segments`` says which token belongs to which, ``positions`` begin at 0 in
 each: with both, a model that attends within segments gives a document what it would give the document alone.
-Knows no tokenizer and no model. Shape letters: N rows, T tokens of a row, B rows of a batch, D documents.
+Knows no tokenizer and no model. Shape letters: N rows, T tokens of a row, D documents.
 Usage: ``pack([np.array([5, 6, 7]), np.array([8, 9])], length=8)``; as data, ``spec("jaxlab.data.packed:make")``.
 """
 

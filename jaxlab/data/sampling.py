@@ -7,15 +7,15 @@ Usage: ``data.sampling = spec("jaxlab.data.sampling:balanced", power=0.5)``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxlab.core import rng
-from jaxlab.core.errors import ConfigError, DataError
+from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 from jaxlab.core.types import Fittable, Sampling, Source, Transform
-from jaxlab.data.table_columns import missing, read
+from jaxlab.data.table_columns import chunks, missing, read
 
 
 def balanced(power: float = 1.0, field: str = "label") -> Sampling:
@@ -65,14 +65,64 @@ def count_classes(field: str = "label") -> Fittable:
     Args:
       field: the class of each row [N].
     """
+    return _counting("class_counts", lambda source: _classes(source, field)[2])
 
-    def fit(source: Source) -> Mapping[str, Any]:
-        return {"class_counts": _classes(source, field)[2].tolist()}
 
+def count_codes(field: str = "item", mask: str = "", codes: int = 0) -> Fittable:
+    """Return the transform that changes nothing, and learns how often the training split has each code of a field.
+
+    The spec's meta gets it as ``counts:FIELD``: what corrections for the popularity of items take their shares from.
+
+    Args:
+      field: codes from 0, [N] or [N, T].
+      mask: the field, of the same shape, that is 0 where there is none; empty counts all.
+      codes: their number; 0 takes it from the data's fact ``categories:FIELD``.
+    """
+    return _counting(f"counts:{field}", lambda source: code_counts(source, field, mask, codes))
+
+
+def _counting(fact: str, count: Callable[[Source], np.ndarray]) -> Fittable:
     def bind(_: Mapping[str, Any]) -> Transform:
         return lambda fields, randomness: fields
 
-    return Fittable(fit, bind, lambda learnt: {"class_counts": tuple(learnt["class_counts"])})
+    return Fittable(lambda source: {fact: count(source).tolist()}, bind, lambda learnt: {fact: tuple(learnt[fact])})
+
+
+def code_counts(source: Source, field: str, mask: str = "", codes: int = 0) -> np.ndarray:
+    """Return how often a source has each code of `field` [C] int64; arguments as in `count_codes`.
+
+    Raises:
+      ConfigError: no such field, or no number of codes.
+      DataError: a field that holds no whole numbers, or one beyond the codes; a mask of another shape.
+    """
+    number = codes_of(source, field, codes, "codes")
+    if mask and mask not in source.spec.example:
+        raise ConfigError(f"mask={mask!r}: the data has no such field{did_you_mean(mask, source.spec.example)}")
+    counts_C = np.zeros(number, np.int64)
+    for piece in chunks(source, (field, mask) if mask else (field,)):
+        code = piece[field]
+        if mask and piece[mask].shape != code.shape:
+            raise DataError(f"field {mask!r} has the shape {piece[mask].shape}; expected {field!r}'s, {code.shape}")
+        real = code[piece[mask] > 0] if mask else code.reshape(-1)
+        wrong = real[(real < 0) | (real >= number)]
+        if len(wrong):
+            raise DataError(f"field {field!r} holds the code {wrong[0]}; expected 0 to {number - 1}")
+        counts_C += np.bincount(real, minlength=number)
+    return counts_C
+
+
+def codes_of(source: Source, field: str, given: int, option: str) -> int:
+    """Return how many codes `field` has: as `given` by the config's `option`, or as many as the data names."""
+    if field not in source.spec.example:
+        raise ConfigError(f"the data has no field {field!r}{did_you_mean(field, source.spec.example)}")
+    if np.dtype(source.spec.example[field].dtype).kind not in "iu":
+        raise DataError(f"field {field!r} holds {source.spec.example[field].dtype}; expected codes from 0")
+    named = len(source.spec.meta.get(f"categories:{field}", ()))
+    if 0 < given < named:
+        raise ConfigError(f"{option}={given}: the data names {named} codes of {field!r}; expected as many or more")
+    if not given and not named:
+        raise ConfigError(f"{option}=0: expected their number, as the data has no fact 'categories:{field}'")
+    return given or named
 
 
 def weighted_order(weights: np.ndarray, seed: int, epoch: int) -> np.ndarray:

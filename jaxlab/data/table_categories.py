@@ -123,7 +123,10 @@ def hashed(columns: tuple[str, ...] = (), buckets: int = 1024) -> Fittable:
 
         return transform
 
-    return Fittable(fit, bind, lambda learnt: {f"categories:{n}": range(learnt["buckets"]) for n in learnt["columns"]})
+    def meta(learnt: Learnt) -> Learnt:
+        return {f"categories:{name}": range(learnt["buckets"]) for name in learnt["columns"]}
+
+    return Fittable(fit, bind, meta)
 
 
 def cross(columns: tuple[str, ...], buckets: int = 1024, field: str = "") -> Fittable:
@@ -157,7 +160,10 @@ def cross(columns: tuple[str, ...], buckets: int = 1024, field: str = "") -> Fit
 
         return transform
 
-    return Fittable(fit, bind, lambda learnt: {f"categories:{learnt['field']}": range(learnt["buckets"])})
+    def meta(learnt: Learnt) -> Learnt:
+        return {f"categories:{learnt['field']}": range(learnt["buckets"])}
+
+    return Fittable(fit, bind, meta)
 
 
 def _hashes(values: Sequence[str], buckets: int) -> np.ndarray:

@@ -39,8 +39,10 @@ def make(
     """Return a split of a prepared data set, in the order in which it was written. Texts are served as `str`.
 
     ``meta`` of the spec: name, version, split, classes (names of the classes of ``label``, empty if it has none),
-    categories:FIELD (names of the codes of any other field of classes, or of those its builder has names for), records (of each file its name, the first record and the one after the last), skipped (corrupt rows left out) and
-    fingerprint (a hash: of the rows if they are in memory, else of the files' beginnings and sizes).
+    categories:FIELD (the names of the codes of other fields: of classes, and of those that a builder of ours or of your
+    own names in ``CATEGORIES``), records (of each file its name, the first record and the one after the last), skipped
+    (corrupt rows left out) and fingerprint (a hash: of the rows if they are in memory, else of the files' beginnings
+    and sizes).
 
     Args:
       name: any data set prepared below `data_dir` (``name``, ``name/config`` or ``name/version``), or

@@ -91,8 +91,8 @@ def _shortcut(convolutions: tuple[Convolution, ...], kind: str, x_BHWC: jax.Arra
     """Return `x_BHWC` in the shape that the convolutions give it."""
     channels, stride = convolutions[-1].channels, max(convolution.stride for convolution in convolutions)
     if kind == "pool":
-        x_BHWC = nn.avg_pool(x_BHWC, (stride,) * 2, (stride,) * 2, padding="SAME", count_include_pad=False)
-        stride = 1
+        mean_BHWC = nn.avg_pool(x_BHWC, (stride,) * 2, (stride,) * 2, padding="SAME", count_include_pad=False)
+        x_BHWC, stride = mean_BHWC.astype(x_BHWC.dtype), 1  # the counts that it divides by are float32
     return Convolution(channels, 1, stride, "symmetric").layer()(x_BHWC)
 
 

@@ -28,6 +28,13 @@ def parameters(state: TrainState) -> PyTree:
     return params
 
 
+def kind_of(state: TrainState) -> str:
+    """Return which parameters those are: ``ema``, the ``optimizer``'s, or the ``raw`` ones."""
+    if state.ema is not None:
+        return "ema"
+    return "optimizer" if states_of(state.opt_state, contrib.ScheduleFreeState, contrib.SAMState) else "raw"
+
+
 def states_of(opt_state: PyTree, *kinds: type) -> list[Any]:
     """Return the outermost parts of an optimizer's state that are of these types."""
     parts = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, kinds))

@@ -33,7 +33,7 @@ class Match(NamedTuple):
     pattern: str
     value: Any
     names: tuple[str, ...]
-    count: int  # numbers in those parameters
+    size: int  # numbers in those parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +126,7 @@ def layerwise(
     if not 0 < decay <= 1:
         raise ConfigError(f"decay={decay}: expected more than 0 and at most 1")
     powers = tuple(decay ** (layers - place) for place in range(layers))
+    blocks: Rules
     if "{}" in pattern:
         blocks = tuple((pattern.replace("{}", str(place)), power) for place, power in enumerate(powers))
     else:

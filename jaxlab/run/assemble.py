@@ -19,7 +19,8 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jaxlab.core.config import build
-from jaxlab.core.errors import ConfigError
+from jaxlab.core.errors import ConfigError, DataError
+from jaxlab.core.tree import replaced
 from jaxlab.core.types import (
     Batch,
     DataSpec,
@@ -85,7 +86,13 @@ class Experiment(NamedTuple):
             return {}
         initialiser = build(self.config.init, path="config.init", data=self.data)
         state = jax.eval_shape(self.init)
-        return initialiser({"params": state.params, **state.model_state})
+        variables = {"params": state.params, **state.model_state}
+        try:
+            values = initialiser(variables)
+            jax.eval_shape(replaced, variables, values)
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"config.init: {error}") from error
+        return values
 
     def train_step(self, batch_axis: str | None) -> TrainStep:
         """Return the step; `batch_axis` names the mapped axis under pmap."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -18,6 +19,7 @@ from jaxlab.run.assemble import Experiment, assemble, strategy_of
 from jaxlab.run.check_memory import activation_bytes
 from jaxlab.run.environment import describe_source
 from jaxlab.run.optimizer import rule_matches
+from jaxlab.run.overheard import overheard
 
 
 def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -32,7 +34,9 @@ def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> 
     """
     experiment = assemble(config)
     strategy_of(config)
-    experiment.initial_values()
+    said: list[logging.LogRecord] = []
+    with overheard(said):
+        experiment.initial_values()
     state, _ = experiment.abstract_step()
     leaves = named_leaves(state.params)
     batch = _bytes(experiment.abstract_batch())
@@ -49,6 +53,7 @@ def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> 
             "parameters": _bytes(state.params), "optimizer": _bytes(state.opt_state),
             "model_state": _bytes(state.model_state), "ema": _bytes(state.ema), "batch": batch,
         },
+        "init": [line.getMessage() for line in said],
         "rules": {path: [match._asdict() for match in matches] for path, matches in rules.items()},
         "activation_bytes": activation_bytes(experiment),
         "flops_per_step": _flops(experiment, state),

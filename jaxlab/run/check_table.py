@@ -20,7 +20,7 @@ def print_check(result: dict[str, Any]) -> None:
     rules = Table("config.optimizer", "pattern", "value", "arrays", "parameters", title="rules, the first match wins")
     for path, found in result["rules"].items():
         for rule in found:
-            names, count = str(len(rule["names"])), f"{rule['count']:,}"
+            names, count = str(len(rule["names"])), f"{rule['size']:,}"
             rules.add_row(path.removeprefix("config.optimizer."), rule["pattern"], repr(rule["value"]), names, count)
     sizes = Table("what", "", title="sizes")
     for split, data in result["data"].items():
@@ -37,6 +37,8 @@ def print_check(result: dict[str, Any]) -> None:
         sizes.add_row("FLOPs a step", f"{result['flops_per_step']:.3g}")
     for table in (config, parameters, *([rules] if result["rules"] else []), sizes):
         console.print(table)
+    for line in result["init"]:
+        console.print(f"init: {line}", highlight=False, soft_wrap=True)
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False)
 

@@ -14,6 +14,7 @@ from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.core.types import HostBatch, PyTree
 from jaxlab.data.feeding import prefetch
+from jaxlab.optim import evaluation
 from jaxlab.run.assemble import SPLITS, Experiment, assemble, strategy_of
 from jaxlab.run.restore import restore
 from jaxlab.train.checkpoint import Checkpoints
@@ -62,7 +63,7 @@ def evaluate(
     reads = 1 + max((found["reads"] for found in evaluations.values() if found["split"] == split), default=0)
     result = {
         "split": split, "step": at, "n": len(table["id"]), "reads": reads, "metrics": metrics,
-        "parameters": "raw" if config.train.ema is None else "ema", "predictions": str(store.relative_to(folder)),
+        "parameters": evaluation.kind_of(state), "predictions": str(store.relative_to(folder)),
     }  # fmt: skip
     record.write_json(folder / EVALUATION, {**evaluations, f"{split}-{at}": result})
     plots = _draw(folder, split, at, experiment)

@@ -57,7 +57,7 @@ def make_optimizer(node: ConfigDict, **context: Any) -> optax.GradientTransforma
         with _explained(f"an update of {name}"):
             new, after = optimizer.update(updates, state, params, **extra)
             _check_shapes(new, updates)
-            if jax.tree.structure(after) != jax.tree.structure(state):
+            if list(named_leaves(after)) != list(named_leaves(state)):
                 raise ConfigError("its state has another structure after a step, and cannot be saved and restored")
             return new, jax.tree.map(_settled, after)
 
@@ -82,7 +82,7 @@ def log_rules(matches: dict[str, list[Match]]) -> None:
         for match in decisions:
             _log.info(
                 "%s: %r = %r: %d arrays, %d parameters",
-                path, match.pattern, match.value, len(match.names), match.count,
+                path, match.pattern, match.value, len(match.names), match.size,
             )  # fmt: skip
 
 
@@ -141,10 +141,10 @@ def _settled(x: Any) -> jax.Array:
 
 def _check_shapes(updates: PyTree, gradient: PyTree) -> None:
     """Raise ConfigError for updates that are not like the parameters, and which adding would broadcast."""
-    if jax.tree.structure(updates) != jax.tree.structure(gradient):
+    expected, found = named_leaves(gradient), named_leaves(updates)
+    if list(expected) != list(found):
         raise ConfigError("its updates have another structure than the parameters")
-    expected = named_leaves(gradient)
-    for name, leaf in named_leaves(updates).items():
+    for name, leaf in found.items():
         if leaf.shape != expected[name].shape:
             raise ConfigError(
                 f"its update of {name!r} has the shape {leaf.shape}, not {expected[name].shape}; a transformation of "

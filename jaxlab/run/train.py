@@ -24,6 +24,7 @@ from jaxlab.run import environment
 from jaxlab.run.assemble import Experiment, assemble, make_hooks, make_sinks, strategy_of
 from jaxlab.run.journal import Journal
 from jaxlab.run.optimizer import log_rules, rule_matches
+from jaxlab.run.overheard import overheard, say
 from jaxlab.run.restore import restore_or_init
 from jaxlab.run.result import Run
 from jaxlab.run.sources import keep_tokenizers, log_sampling, write_splits
@@ -58,6 +59,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
     experiment = assemble(config, learnt=record.read_learnt(folder))
     shapes = experiment.abstract_step()
     strategy = strategy_of(config)
+    said: list[logging.LogRecord] = []
+    with overheard(said):  # before there is a directory: wrong values leave none
+        values = None if (folder / record.CONFIG).exists() else experiment.initial_values()
     record.open_run(folder, config, origin or {})
     record.write_learnt(folder, experiment.learnt)
     write_splits(folder, experiment.sources)
@@ -66,10 +70,13 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
     with Checkpoints(
         folder / record.CHECKPOINTS, keep=train.keep, best=train.best, mode=train.best_mode
     ) as checkpoints:
-        state, window, step = restore_or_init(experiment, shapes, strategy, checkpoints)
+        with overheard(said):
+            state, window, step = restore_or_init(experiment, shapes, strategy, checkpoints, values)
+        del values  # as large as the model
         record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
         journal = Journal(folder, step, make_sinks(config, folder, step))
         with contextlib.closing(journal), _stop_requests() as stopping:
+            say(said)
             log_sampling(experiment.sources, experiment.weights and experiment.weights.rows)
             log_rules(rule_matches(config.optimizer, shapes[0].params))
             _log.info("%s at step %d of %d", "resuming" if step else "starting", step, train.steps)

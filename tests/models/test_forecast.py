@@ -57,15 +57,9 @@ def test_a_step_s_forecast_depends_on_all_the_past_and_on_what_is_known_of_it_an
     for step in range(H):
         past, future = gradients(step)
         assert np.flatnonzero(np.abs(past).sum(axis=(1, 2))).tolist() == [1]  # no other row
-        assert (np.abs(past[1]).sum(axis=-1) > 0).all()
+        assert (np.abs(past[1]) > 0).all()
         assert np.flatnonzero(np.abs(future[1]).sum(axis=-1)).tolist() == list(range(step + 1))
-
-
-@each_family
-def test_each_known_feature_and_each_input_counts(family):
-    past, future = jax.jit(jax.grad(lambda *x: jnp.sin(forecast_of(family)(*x)).sum(), argnums=(0, 1)))(PAST, FUTURE)
-    assert (np.abs(past).sum(axis=(0, 1)) > 0).all()
-    assert (np.abs(future).sum(axis=(0, 1)) > 0).all()
+        assert (np.abs(future[1]).sum(axis=0) > 0).all()
 
 
 @each_family
@@ -82,27 +76,31 @@ def test_the_outputs_have_a_number_or_a_distribution_a_step_and_target(family, o
 
 def test_the_forecast_is_the_mean_or_the_quantile_nearest_to_the_median():
     x = normal(B, H, 5)
-    gaussian = forecast.Head(TARGETS, "gaussian", (0.5,)).init_with_output(jax.random.key(0), x)[0]
+    kernel, bias = normal(5, 2 * TARGETS), normal(2 * TARGETS)
+    head = forecast.Head(TARGETS, "gaussian", (0.5,))
+    gaussian = head.apply({"params": {"dense": {"kernel": kernel, "bias": bias}}}, x)
     np.testing.assert_array_equal(gaussian["forecast"], gaussian["mean"])
-    found = forecast.Head(TARGETS, "quantile", (0.1, 0.4, 0.7)).init_with_output(jax.random.key(0), x)[0]
+    kernel, bias = normal(5, 3 * TARGETS), normal(3 * TARGETS)
+    head = forecast.Head(TARGETS, "quantile", (0.1, 0.4, 0.7))
+    found = head.apply({"params": {"dense": {"kernel": kernel, "bias": bias}}}, x)
     np.testing.assert_array_equal(found["forecast"], found["quantiles"][..., 1])
 
 
-@each_family
-def test_every_parameter_has_a_part_with_and_without_a_known_future_and_steps_differ(family):
-    for known in (0, K):
-        model, variables = built(family, "point", known)
-        inputs = (PAST, FUTURE) if known else (PAST,)
+@pytest.mark.parametrize(("family", "known"), [(forecast, 0), (tcn, 0), (tcn, K)])
+def test_every_parameter_has_a_part_with_and_without_a_known_future_and_steps_differ(family, known):
+    model, variables = built(family, "point", known)
+    inputs = (PAST, FUTURE) if known else (PAST,)
 
-        def score(variables, model=model, inputs=inputs):
-            found = model.apply(variables, *inputs, train=False)["forecast"]
-            return jnp.sin(found).sum(), found
+    def score(variables):
+        found = model.apply(variables, *inputs, train=False)["forecast"]
+        return jnp.sin(found).sum(), found
 
-        gradient, found = jax.jit(jax.grad(score, has_aux=True))(variables)
-        assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
-        assert np.ptp(found, axis=1).min() > 0
+    gradient, found = jax.jit(jax.grad(score, has_aux=True))(variables)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+    assert np.ptp(found, axis=1).min() > 0
 
 
+@pytest.mark.slow
 @each_family
 def test_dropout_acts_in_training_alone(family):
     model, variables = built(family)

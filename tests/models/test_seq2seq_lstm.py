@@ -101,6 +101,7 @@ def test_decoding_by_steps_is_teacher_forcing(name):
         np.testing.assert_allclose(logits, expected[:, t], atol=1e-5)
 
 
+@pytest.mark.slow
 @each_model
 def test_every_parameter_has_a_part_and_dropout_acts_in_training_alone(name):
     @jax.jit

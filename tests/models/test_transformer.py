@@ -109,7 +109,7 @@ def test_a_position_depends_on_itself_and_those_before_it_in_its_segment_alone_i
     assert not across
 
 
-@pytest.mark.parametrize(("chunks", "scan"), [((3, 1, 1), False), ((2, 3), True)])
+@pytest.mark.parametrize(("chunks", "scan"), [((3, 1, 1), False), pytest.param((2, 3), True, marks=pytest.mark.slow)])
 def test_in_the_cached_path_too_a_position_depends_on_those_before_it_and_values_are_the_same(chunks, scan):
     given = layers(is_causal=True, rotary_base=100.0, kv_heads=2, scan=scan, depth=2 if scan else 1)
     params = params_for(given)
@@ -161,7 +161,8 @@ def test_dropout_acts_in_training_alone_by_the_stream_of_its_name_or_the_only_on
         assert not np.allclose(a, b)
 
 
-def test_scanned_layers_draw_their_own_numbers():
+@pytest.mark.parametrize("stream", ["dropout", "params"])
+def test_scanned_layers_draw_their_own_numbers(stream):
     given = layers(scan=True, dropout=0.5, pre_norm=False, norm="rms")
     params = jax.tree.map(jnp.zeros_like, stacked(params_of(layers(pre_norm=False, norm="rms"))))
     for name in ("attention_norm", "feed_forward_norm"):
@@ -171,7 +172,7 @@ def test_scanned_layers_draw_their_own_numbers():
     @jax.jit
     def kept(key):
         x = jnp.full((50, T, D), 1e-3)
-        return Stack(given).apply({"params": params}, x, train=True, rngs={"params": key})
+        return Stack(given).apply({"params": params}, x, train=True, rngs={stream: key})
 
     # of two layers' additions a feature has none, the first's, the second's or both: with equal masks none or both
     assert len(np.unique(np.round(np.asarray(kept(jax.random.key(0, impl="unsafe_rbg")))[0, 0], 3))) > 2
@@ -292,3 +293,69 @@ def test_rows_of_a_cache_are_taken_scanned_or_not_and_beyond_its_end_is_nan():
     assert not np.isnan(nan_beyond(jnp.ones((1, 2, 3)), 2, 4)).any()
     with pytest.raises(ValueError, match="5 tokens at once do not fit into a cache of 4 slots"):
         Slots().apply({}, np.ones((1, 5)), 4, mutable="cache")
+
+
+def torchs_parameters(layer):
+    """Return the parameters of a layer of torch by our names."""
+
+    def linear(module):
+        return {"kernel": module.weight.detach().numpy().T, "bias": module.bias.detach().numpy()}
+
+    def attention(module):
+        weights, biases = (np.split(x.detach().numpy(), 3) for x in (module.in_proj_weight, module.in_proj_bias))
+        names = ("query", "key", "value")
+        found = {name: {"kernel": w.T, "bias": b} for name, w, b in zip(names, weights, biases, strict=True)}
+        return {**found, "output": linear(module.out_proj)}
+
+    cross = hasattr(layer, "multihead_attn")
+    norms = ["attention_norm", *(["cross_attention_norm"] if cross else []), "feed_forward_norm"]
+    params = {"attention": attention(layer.self_attn)}
+    if cross:
+        params["cross_attention"] = attention(layer.multihead_attn)
+    params["feed_forward"] = {"up": linear(layer.linear1), "down": linear(layer.linear2)}
+    for number, name in enumerate(norms, start=1):
+        norm = getattr(layer, f"norm{number}")
+        params[name] = {"scale": norm.weight.detach().numpy(), "bias": norm.bias.detach().numpy()}
+    return {"layers_0": params}
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "original"])
+def test_a_block_is_torchs_values_and_gradients(kind):
+    torch = pytest.importorskip("torch")
+    options = {
+        "bert": {"pre_norm": False, "epsilon": 1e-12, "activation": "gelu"},
+        "gpt2": {"pre_norm": True, "epsilon": 1e-5, "activation": "gelu_tanh", "is_causal": True},
+        "original": {"pre_norm": False, "epsilon": 1e-6, "activation": "relu", "is_causal": True, "cross": True},
+    }[kind]
+    given = layers(depth=1, **options)
+    activation = {
+        "bert": torch.nn.functional.gelu, "gpt2": torch.nn.GELU(approximate="tanh"), "original": torch.relu,
+    }[kind]  # fmt: skip
+    make = torch.nn.TransformerDecoderLayer if given.cross else torch.nn.TransformerEncoderLayer
+    other = make(D, 4, 12, 0.0, activation, given.epsilon, True, given.pre_norm, dtype=torch.float64)
+    for number, parameter in enumerate(other.parameters()):
+        parameter.data = torch.tensor(normal(*parameter.shape, seed=number)).double() * 0.5
+    params = torchs_parameters(other)
+    if given.pre_norm:
+        params["norm"] = {"scale": np.ones(D), "bias": np.zeros(D)}
+    x, memory = normal(B, T, D), normal(B, 4, D, seed=9)
+    rest = (None, None, memory) if given.cross else ()
+
+    @jax.jit
+    def run(params, x):
+        out, pull = jax.vjp(lambda params, x: call(given, params, x, *rest), params, x)
+        return out, pull(jnp.cos(out))
+
+    found, (params_gradient, x_gradient) = run(jax.tree.map(np.float32, params), x)
+    tensor = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    hidden = torch.triu(torch.ones(T, T, dtype=torch.bool), 1) if given.is_causal else None
+    more = (torch.tensor(memory).double(), hidden) if given.cross else (hidden,)
+    expected = other(tensor, *more)
+    expected = torch.nn.functional.layer_norm(expected, (D,), eps=given.epsilon) if given.pre_norm else expected
+    np.testing.assert_allclose(found, expected.detach(), atol=1e-4)
+    expected.sin().sum().backward()
+    np.testing.assert_allclose(x_gradient, tensor.grad, atol=1e-4)
+    for parameter in other.parameters():
+        parameter.data = parameter.grad
+    expected = torchs_parameters(other)["layers_0"]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-3), params_gradient["layers_0"], expected)

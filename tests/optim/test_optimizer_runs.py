@@ -45,7 +45,8 @@ def test_a_run_finishes_and_its_checkpoint_evaluates_to_the_loss_that_it_reporte
     rows = record.read_metrics(run.workdir)
     losses = [row["valid/loss"] for row in rows if "valid/loss" in row]
     assert losses[-1] < losses[0]
-    found = evaluate(run.workdir, "valid", "latest")["metrics"]["valid/loss"]
-    assert found == pytest.approx(losses[-1], rel=1e-5)
+    result = evaluate(run.workdir, "valid", "latest")
+    assert result["metrics"]["valid/loss"] == pytest.approx(losses[-1], rel=1e-5)
+    assert result["parameters"] == ("optimizer" if name in {"sam", "opaque sam", "schedule free"} else "raw")
     log = (run.workdir / record.LOG).read_text()
     assert ("config.optimizer.freeze: 'Dense_0/.*' = True: 2 arrays, 1040 parameters" in log) == (name == "rules")

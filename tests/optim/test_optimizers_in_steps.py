@@ -208,7 +208,7 @@ def test_rules_anywhere_in_an_optimizer_s_node_are_found():
     start = "config.optimizer.transforms[0]"
     assert set(found) == {f"{start}.{x}" for x in ("multipliers", "weight_decay", "freeze", "optimizer.mask.rules")}
     assert [row.value for row in found[f"{start}.multipliers"] if row.names] == [0.75**2, 0.75]
-    assert [(row.pattern, row.count) for row in found[f"{start}.optimizer.mask.rules"]] == [
+    assert [(row.pattern, row.size) for row in found[f"{start}.optimizer.mask.rules"]] == [
         (".*kernel", 2), ("no rule", 3)
     ]  # fmt: skip
 

@@ -56,6 +56,7 @@ def test_the_updates_of_a_frozen_parameter_are_zero_whatever_its_gradient():
     gradient = {"a": jnp.array([jnp.nan, jnp.inf, 1.0]), "b": jnp.ones(3)}
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     np.testing.assert_array_equal(updates["a"], 0.0)
+    assert np.signbit(optax.apply_updates({"a": jnp.full(3, -0.0)}, {"a": updates["a"]})["a"]).all()
     assert np.isfinite(updates["b"]).all()  # nor does it reach those that are trained
 
 
@@ -159,12 +160,12 @@ def test_a_number_a_layer_for_another_number_of_layers_is_an_error():
 def test_each_rule_is_described_with_what_it_decides():
     params = {"embed": jnp.ones((7, 2)), "dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
     rows = rules.describe(((".*/kernel", 0.1), ("nothing", 0.5), (".*", 0.0)), params)
-    assert [(row.pattern, row.value, row.names, row.count) for row in rows] == [
+    assert [(row.pattern, row.value, row.names, row.size) for row in rows] == [
         (".*/kernel", 0.1, ("dense/kernel",), 6),
         ("nothing", 0.5, (), 0),
         (".*", 0.0, ("dense/bias", "embed"), 17),
     ]
-    assert sum(row.count for row in rows) == 23
+    assert sum(row.size for row in rows) == 23
 
 
 @pytest.mark.parametrize("name", ["multipliers", "weight_decay", "freeze"])
@@ -255,7 +256,7 @@ def test_check_shows_the_rules_and_ends_with_2_where_none_covers(rest, code, tmp
         return
     found = json.loads(said.out.splitlines()[-1])
     decay = found["rules"]["config.optimizer.weight_decay"]
-    assert [(row["pattern"], row["value"], len(row["names"]), row["count"]) for row in decay] == [
+    assert [(row["pattern"], row["value"], len(row["names"]), row["size"]) for row in decay] == [
         (".*/kernel", 0.1, 2, 1184), ("none/.*", 0.5, 0, 0), (".*", 0.0, 2, 26)
     ]  # fmt: skip
     assert set(found["rules"]) == {f"config.optimizer.{name}" for name in ("multipliers", "weight_decay", "freeze")}

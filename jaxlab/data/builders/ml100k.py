@@ -25,7 +25,6 @@ SHA256 = {
     "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
     "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
 }
-USERS, ITEMS = 943, 1682  # their numbers in the files are 1 to these
 SPLITS = {"train": slice(None, -2), "valid": slice(-2, -1), "test": slice(-1, None)}  # of each user's ratings
 GENDERS = ("F", "M")
 GENRES = (
@@ -81,7 +80,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     name = "ml100k"
     VERSION = tfds.core.Version("1.0.0")
     CATEGORIES: ClassVar = {
-        field: tuple(str(number) for number in range(1, count + 1)) for field, count in (("user", USERS), ("item", ITEMS))
+        field: tuple(str(number) for number in range(1, count + 1))
+        for field, count in {"user": 943, "item": 1682}.items()
     }
     MANUAL_DOWNLOAD_INSTRUCTIONS = "ml-100k.inter, .item and .user; `fetch` gets them."
 

@@ -2,7 +2,7 @@
 
 For `jaxlab.models.encoder:masked`, and for `jaxlab.models.encoder:make`, whose own head begins at random by
 ``keep=("params/head/.*",)``; what a model lacks, such as the head of the masked language model, is named by ``drop``.
-Usage: ``config.init = spec("jaxlab.models.weights.bert:load", path="bert", drop=(r"cls\\.seq_relationship\\..*",))``.
+Usage: ``config.init = spec("jaxlab.models.weights.bert:load", path="bert", drop=("cls[.]seq.*",))``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From foreign tensors to values of our variables and back, with an account of every leaf on both sides.
 
-Knows no file. Usage: ``values, report = to_ours(tensors, variables, FAMILY)``; ``tensors = to_theirs(variables, FAMILY)``.
+Knows no file. Usage: ``values, report = to_ours(tensors, variables, FAMILY)``; back by `to_theirs`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def to_ours(
       resize: expressions over our names: such leaves are resized where their shape differs.
     """
     leaves = {name: tuple(leaf.shape) for name, leaf in named_leaves(variables).items()}
-    places = {place: _Place(n, s[n != place :]) for n, s in leaves.items() for place in _places_of(n, s)}
+    places = {place: p for name, shape in leaves.items() for place, p in _places(name, shape).items()}
     table = [(pattern_of(rule.foreign), rule) for rule in family.rules(places)]
     report = Report({}, {}, {}, {}, {}, [], {})
     found: dict[str, np.ndarray] = {}
@@ -63,7 +63,12 @@ def to_ours(
         if rule is None or not all(home in places for home in homes):
             report.unexpected.append(original)
             continue
-        for home, part in zip(homes, _parts(rule, tensor), strict=True):
+        try:
+            parts = rule.form.read(tensor)
+        except (ValueError, IndexError):
+            report.wrong_shape.update((places[home].leaf, f"{list(tensor.shape)} there") for home in homes)
+            continue
+        for home, part in zip(homes, parts, strict=True):
             value = _fitted(part, places[home], rule, resize, report)
             if home in found and not np.array_equal(found[home], value):
                 report.contradicting[original] = origin[home]
@@ -78,14 +83,6 @@ def _find(table: list[tuple[re.Pattern[str], Rule]], name: str) -> tuple[Rule | 
         if match := pattern.fullmatch(name):
             return rule, [ours.format(**match.groupdict()) for ours in rule.ours]
     return None, []
-
-
-def _parts(rule: Rule, tensor: np.ndarray) -> list[np.ndarray]:
-    """Return what the tensor holds in our layout; as it is where its axes are not those of the rule."""
-    try:
-        return list(rule.form.read(tensor))
-    except ValueError:
-        return [tensor] * len(rule.ours)
 
 
 def _fitted(value: np.ndarray, place: _Place, rule: Rule, resize: tuple[str, ...], report: Report) -> np.ndarray:
@@ -113,22 +110,24 @@ def _gathered(
     """Return the leaves that are complete, layers stacked; report them as matched, and what is missing."""
     values = {}
     for name, shape in leaves.items():
-        places = _places_of(name, shape)
+        places = list(_places(name, shape))
         there = [place for place in places if place in found]
         if name in report.wrong_shape:
             continue
         if len(there) < len(places):
-            report.missing[name] = f"{name} (has {len(there)} of {len(places)} layers)" if there else name
+            report.missing[name] = f"{name} ({len(there)} of {len(places)} layers are there)" if there else name
             continue
         report.matched[name] = [origin[place] for place in places]
-        values[name] = found[name] if places == [name] else np.stack([found[place] for place in places])
+        values[name] = found[name] if name in places else np.stack([found[place] for place in places])
     return values
 
 
-def _places_of(name: str, shape: tuple[int, ...]) -> list[str]:
-    """Return the names that a leaf's layers would have without a scan; its own where it is of no scanned stack."""
+def _places(name: str, shape: tuple[int, ...]) -> dict[str, _Place]:
+    """Return a leaf's place under its own name; its layers' under the names that they have without a scan."""
     head, scanned, tail = name.partition("/layers/")
-    return [f"{head}/layers_{i}/{tail}" for i in range(shape[0])] if scanned else [name]
+    if not scanned:
+        return {name: _Place(name, shape)}
+    return {f"{head}/layers_{i}/{tail}": _Place(name, shape[1:]) for i in range(shape[0])}
 
 
 def to_theirs(variables: PyTree, family: Family) -> dict[str, np.ndarray]:
@@ -139,8 +138,8 @@ def to_theirs(variables: PyTree, family: Family) -> dict[str, np.ndarray]:
     """
     ours: dict[str, np.ndarray] = {}
     for name, leaf in named_leaves(variables).items():
-        value, places = np.asarray(leaf), _places_of(name, leaf.shape)
-        ours |= {name: value} if places == [name] else dict(zip(places, value, strict=True))
+        value, places = np.asarray(leaf), _places(name, leaf.shape)
+        ours |= {name: value} if name in places else dict(zip(places, value, strict=True))
     tensors: dict[str, np.ndarray] = {}
     written: set[str] = set()
     for rule in family.rules(ours):

@@ -67,7 +67,7 @@ def _read_file(file: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     except library.SafetensorError as error:
         raise DataError(f"{file}: is damaged or no .safetensors file: {error}") from error
-    return {name: _array(entry, f"{file}: {name!r}") for name, entry in entries}
+    return {name: _array(entry, f"{file}: {name!r}") for name, entry in sorted(entries, key=lambda pair: pair[0])}
 
 
 def _array(entry: Mapping[str, Any], where: str) -> np.ndarray:

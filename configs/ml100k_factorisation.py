@@ -1,0 +1,53 @@
+"""MovieLens-100K: what a user gives a film.
+
+python scripts/prepare_data.py ml100k
+jaxlab train --config=configs/ml100k_factorisation.py --workdir=runs/ml100k && jaxlab evaluate --workdir=runs/ml100k
+"""
+
+from ml_collections import ConfigDict
+
+from jaxlab.core.config import spec
+from jaxlab.run.base import base_config
+
+
+def get_config() -> ConfigDict:
+    """Return the factorisation with biases."""
+    config = base_config()
+    ratings = spec("jaxlab.data.tfds_source:make", name="ml100k", split="train+valid+test")
+    for split in ("train", "valid", "test"):  # 80, 10 and 10 % at random, as most published results have it
+        config.data[split] = spec("jaxlab.data.splits:part", source=ratings, part=split)
+    config.model = spec("jaxlab.models.factorisation:make", factors=64, mean=3.53)
+    error = spec("jaxlab.objectives.regress:make", inputs=("user", "item"), target="rating", output="prediction")
+    penalties = ((".*_factors/.*", 1.2e-4), (".*_bias/.*", 1e-5), ("offset", 0.0))
+    config.objective = spec("jaxlab.objectives.regularise:l2", objective=error, rules=penalties)
+    config.metrics.rmse = spec("jaxlab.metrics.regress:rmse")
+    config.metrics.mae = spec("jaxlab.metrics.regress:mae")
+    schedule = spec("jaxlab.optim.schedules:warmup_cosine", peak=5e-3)
+    config.optimizer = spec("optax:adam", learning_rate=schedule)
+    config.train.steps = 2000
+    config.train.batch_size = 512
+    config.train.steps_per_call = 20
+    config.train.eval_every = 200
+    config.train.best = "valid/rmse"
+    return config
+
+
+def sasrec() -> ConfigDict:
+    """Return SASRec: which film comes next, of all films."""
+    config = get_config()
+    ratings = config.data.train.source
+    for split in ("train", "valid", "test"):  # each user's last film is test's, the one before valid's
+        config.data[split] = spec("jaxlab.data.histories:make", source=ratings, part=split, length=50)
+    config.model = spec("jaxlab.models.sasrec:make", width=64, depth=2, dropout=0.3)
+    config.objective = spec(
+        "jaxlab.objectives.language:causal", inputs=("items", "item_mask"), tokens="items", token_mask="item_mask"
+    )
+    config.metrics = ConfigDict()
+    for name in ("cross_entropy", "token_accuracy"):
+        config.metrics[name] = spec(f"jaxlab.metrics.language:{name}")
+    config.train.best = "valid/cross_entropy"
+    config.train.steps = 400
+    config.train.batch_size = 64
+    config.train.steps_per_call = 1
+    config.train.eval_every = 100
+    return config

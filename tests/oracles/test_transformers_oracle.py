@@ -1,0 +1,207 @@
+"""The same random weights give the logits and gradients of Hugging Face's transformers, at the published sizes.
+
+Needs torch and transformers, which are an extra: ``pip install -e '.[test,oracle]' && pytest -m oracle``.
+A gradient is mapped as a weight is: it is put into the reference in the weights' place, saved, and loaded by our rules.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlab.core.tree import named_leaves, replaced
+from jaxlab.core.types import DataSpec
+from jaxlab.models import decoder, encoder, resnet, vit
+from jaxlab.models.weights import bert, gpt2
+from jaxlab.models.weights import resnet as resnet_weights
+from jaxlab.models.weights import vit as vit_weights
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytestmark = [pytest.mark.oracle, pytest.mark.slow, pytest.mark.timeout(900)]
+
+LOGITS, GRADIENT = 1e-4, 1e-3
+B, T = 2, 24
+_random = np.random.default_rng(0)
+IMAGES_BHWC = _random.normal(size=(B, 224, 224, 3)).astype(np.float32)
+MASK_BT = (np.arange(T) < np.array([[T - 7], [T]])).astype(np.float32)
+CLASSES = {"classes": tuple(map(str, range(1000)))}
+IMAGES = DataSpec({"image": jax.ShapeDtypeStruct(IMAGES_BHWC.shape[1:], np.float32)}, 10, CLASSES)
+
+
+def text(vocabulary):
+    spec = DataSpec({"tokens": jax.ShapeDtypeStruct((T,), np.int32)}, 10, {"vocabulary_size": vocabulary, **CLASSES})
+    return spec, _random.integers(0, vocabulary, (B, T)).astype(np.int32)
+
+
+def shaken(model):
+    """Move all weights away from where they start, so that no bias is 0 and no scale 1."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.02)
+    return model.eval()
+
+
+def weights_for(values):
+    """Return the fixed weights of the sum of logits whose gradient is compared."""
+    return np.cos(np.arange(values.size, dtype=np.float32)).reshape(values.shape)
+
+
+def compare(reference, inputs, model, fields, load, folder, mask=None):
+    """Compare logits and every parameter's gradient.
+
+    Args:
+      reference: of transformers, in evaluation.
+      inputs: the reference's, by name.
+      model: ours.
+      fields: ours, by place.
+      load: from a folder to an initialiser.
+      folder: to write to.
+      mask: 1 where a result counts.
+    """
+    reference.save_pretrained(folder / "weights")
+    variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *fields)
+    variables = replaced(variables, load(str(folder / "weights"))(variables))
+
+    @jax.jit
+    def ours(params, weights):
+        def total(params):
+            logits = model.apply({**variables, "params": params}, *fields, train=False)["logits"]
+            return jnp.sum(logits * weights), logits
+
+        return jax.grad(total, has_aux=True)(params)
+
+    expected = reference(**inputs).logits
+    weights = weights_for(expected) if mask is None else weights_for(expected) * mask
+    torch.sum(expected * torch.tensor(weights)).backward()
+    gradients, found = ours(variables["params"], weights)
+    where = np.ones((), bool) if mask is None else mask > 0
+    np.testing.assert_allclose(found * where, expected.detach().numpy() * where, atol=LOGITS, rtol=0)
+    with torch.no_grad():
+        for weight in reference.parameters():
+            weight.copy_(torch.zeros_like(weight) if weight.grad is None else weight.grad)
+    reference.save_pretrained(folder / "gradients")
+    theirs = load(str(folder / "gradients"))(variables)
+    for name, gradient in named_leaves(gradients).items():
+        wanted = theirs[f"params/{name}"]
+        size = np.linalg.norm(wanted)
+        if name.endswith("key/bias"):  # adds the same to all scores of a query: what is there is rounding
+            size = np.linalg.norm(theirs[f"params/{name}".replace("key/bias", "query/bias")])
+        assert size > 0, name
+        assert np.linalg.norm(gradient - wanted) < GRADIENT * size, name
+
+
+def test_gpt2_small(tmp_path):
+    data, tokens_BT = text(50_257)
+    reference = shaken(transformers.GPT2LMHeadModel(transformers.GPT2Config()))
+    inputs = {"input_ids": torch.tensor(tokens_BT).long()}
+    compare(reference, inputs, decoder.gpt2(data), (tokens_BT,), gpt2.load, tmp_path)
+
+
+def test_bert_base_with_padding_and_two_segments(tmp_path):
+    data, tokens_BT = text(30_522)
+    segments_BT = (np.arange(T) > T // 3).astype(np.int32) * np.ones((B, 1), np.int32)
+    reference = shaken(transformers.BertForMaskedLM(transformers.BertConfig()))
+    inputs = {
+        "input_ids": torch.tensor(tokens_BT).long(),
+        "attention_mask": torch.tensor(MASK_BT),
+        "token_type_ids": torch.tensor(segments_BT).long(),
+    }
+    fields = (tokens_BT, MASK_BT, segments_BT)
+    compare(reference, inputs, encoder.masked(data, pooler=False), fields, bert.load, tmp_path, MASK_BT[..., None])
+
+
+def test_bert_base_that_classifies(tmp_path):
+    data, tokens_BT = text(30_522)
+    reference = shaken(transformers.BertForSequenceClassification(transformers.BertConfig(num_labels=1000)))
+    inputs = {"input_ids": torch.tensor(tokens_BT).long(), "attention_mask": torch.tensor(MASK_BT)}
+    model = encoder.make(data, width=768, depth=12, heads=12, pooling="first")
+    compare(reference, inputs, model, (tokens_BT, MASK_BT), bert.load, tmp_path)
+
+
+def pixels():
+    return {"pixel_values": torch.tensor(IMAGES_BHWC).permute(0, 3, 1, 2)}
+
+
+def test_vit_b16(tmp_path):
+    config = transformers.ViTConfig(num_labels=1000, layer_norm_eps=1e-6)  # as the paper's code and timm have it
+    reference = shaken(transformers.ViTForImageClassification(config))
+    model = vit.make(IMAGES, width=768, heads=12)
+    compare(reference, pixels(), model, (IMAGES_BHWC,), vit_weights.transformers, tmp_path)
+
+
+def test_resnet50(tmp_path):
+    reference = shaken(transformers.ResNetForImageClassification(transformers.ResNetConfig(num_labels=1000)))
+    for layer in reference.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        reference.train()(**pixels())  # so that the running moments are those of images
+    model = resnet.resnet50(IMAGES, None)
+    compare(reference.eval(), pixels(), model, (IMAGES_BHWC,), resnet_weights.transformers, tmp_path)
+
+
+TINY_TEXT = {"vocab_size": 60, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 12,
+             "intermediate_size": 48, "max_position_embeddings": 24}  # fmt: skip
+
+
+def tiny(name):
+    """Return a tiny reference, our model, its input, and what loads and saves it."""
+    data, tokens_BT = text(60)
+    images_BHWC = IMAGES_BHWC[:, :32, :32]
+    spec = IMAGES._replace(example={"image": jax.ShapeDtypeStruct((32, 32, 3), np.float32)})
+    if name == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=60, n_positions=24, n_embd=12, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+        )
+        model = decoder.gpt2(data, max_length=24, width=12, depth=2, heads=2)
+        return transformers.GPT2LMHeadModel(config), model, tokens_BT, gpt2.load, gpt2.save
+    if name == "bert":
+        model = encoder.masked(data, max_length=24, width=12, depth=2, heads=2, pooler=False)
+        return (
+            transformers.BertForMaskedLM(transformers.BertConfig(**TINY_TEXT)),
+            model,
+            tokens_BT,
+            bert.load,
+            bert.save,
+        )
+    if name == "vit":
+        config = transformers.ViTConfig(
+            hidden_size=12, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32,
+            patch_size=8, num_labels=1000,
+        )  # fmt: skip
+        model = vit.make(spec, width=12, depth=2, heads=2, patch_size=8)
+        return (
+            transformers.ViTForImageClassification(config), model, images_BHWC, vit_weights.transformers,
+            lambda path, variables: vit_weights.save(path, variables, vit_weights.TRANSFORMERS),
+        )  # fmt: skip
+    widths = (16, 24) if name == "bottleneck" else (4, 6)
+    config = transformers.ResNetConfig(
+        embedding_size=4, hidden_sizes=list(widths), depths=[2, 1], layer_type=name, num_labels=1000
+    )
+    model = resnet.make(spec, None, block=name, blocks=(2, 1), channels=(4, 6), stem="imagenet")
+    return (
+        transformers.ResNetForImageClassification(config), model, images_BHWC, resnet_weights.transformers,
+        lambda path, variables: resnet_weights.save(path, variables, resnet_weights.TRANSFORMERS),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert", "vit", "basic", "bottleneck"])
+def test_transformers_reads_what_is_saved_and_finds_nothing_missing(name, tmp_path):
+    reference, model, inputs, load, save = tiny(name)
+    shaken(reference).save_pretrained(tmp_path / "theirs")
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), inputs)
+    variables = replaced(variables, load(str(tmp_path / "theirs"))(variables))
+    save(str(tmp_path / "ours"), variables)
+    reference.config.save_pretrained(tmp_path / "ours")
+    again, account = type(reference).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not account["missing_keys"]
+    assert not account["unexpected_keys"]
+    assert not account["mismatched_keys"]
+    found, expected = again.state_dict(), reference.state_dict()
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(found[key], value), key
