@@ -45,6 +45,7 @@ def sasrec() -> ConfigDict:
     config.metrics = ConfigDict()
     for name in ("cross_entropy", "token_accuracy"):
         config.metrics[name] = spec(f"jaxlab.metrics.language:{name}")
+    config.optimizer.learning_rate.peak = 3e-3
     config.train.best = "valid/cross_entropy"
     config.train.steps = 400
     config.train.batch_size = 64

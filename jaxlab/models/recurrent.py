@@ -164,9 +164,6 @@ class Stack(nn.Module):
         return x_TBD.swapaxes(0, 1), tuple(lasts)
 
 
-make_stack = Stack.of
-
-
 def _project(dense: nn.Dense, x_TBD: Array) -> Array:
     """Return the inputs of all gates at all steps by one matrix product.
 

@@ -17,7 +17,7 @@ from flax import linen as nn
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import DataSpec
 from jaxlab.models.options import within, word
-from jaxlab.models.recurrent import Stack, make_stack
+from jaxlab.models.recurrent import Stack
 
 
 class SequenceAutoencoder(nn.Module):
@@ -79,5 +79,5 @@ def make(
             f"config.model.field={field!r}: has {len(shape)} axes a row; expected two, of steps and values"
         )
     within("width", width, 1)
-    encoder, decoder = (make_stack(cell, features, layers, False, dropout, forget_bias) for _ in range(2))
+    encoder, decoder = (Stack.of(cell, features, layers, False, dropout, forget_bias) for _ in range(2))
     return SequenceAutoencoder(encoder, decoder, width)

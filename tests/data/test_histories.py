@@ -125,6 +125,14 @@ def test_choices_of_one_time_stay_in_the_source_s_order():
     assert [*row["items"][0], row["targets"][0][-1]] == [3, 0, 5, 1, 4, 2]
 
 
+def test_what_the_shares_leave_is_in_no_part_and_is_the_latest():
+    source = ArraySource({"user": np.arange(100) % 4, "item": np.arange(100), "time": np.arange(100)})
+    for part, last in zip(PARTS, (50, 70, 80), strict=True):
+        rows = rows_of(histories.make(source, part, 100, by="time", shares=(0.5, 0.2, 0.1)))
+        assert max(rows["items"].max(), rows["targets"].max()) == last - 1
+        assert rows["target_mask"].sum() == {"train": 50 - 4, "valid": 20, "test": 10}[part]
+
+
 def test_users_of_fewer_than_three_choices_are_for_training_alone():
     source = ArraySource({"user": [0, 0, 1, 1, 1, 2], "item": np.arange(6), "time": np.arange(6)})
     users = {part: rows_of(histories.make(source, part, 4))["user"].tolist() for part in (*PARTS, "all")}

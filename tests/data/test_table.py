@@ -268,6 +268,20 @@ def test_hashes_are_those_of_any_process_and_spread():
     assert check.tolist() == [0xCBF43926 % (2**31 - 1) + 1, 0, 0]
 
 
+def test_hashed_columns_state_how_many_codes_they_have_as_embeddings_need():
+    source = Texts(make_fields(20))
+    for part, names in (
+        (table_categories.hashed(buckets=9), {"colour", "city", "when"}),
+        (table_categories.cross(("colour", "city"), 9), {"colour_x_city"}),
+        (table_categories.cross(("colour", "city"), 9, "place"), {"place"}),
+    ):
+        facts = part.meta(json.loads(json.dumps(part.fit(source))))
+        assert set(facts) == {f"categories:{name}" for name in names}
+        assert {len(codes) for codes in facts.values()} == {9}
+        found = apply(part, source.__getitems__(np.arange(20)))
+        assert all(0 <= found[name].min() <= found[name].max() < 9 for name in names)
+
+
 def test_a_cross_tells_rows_apart_by_all_its_columns_and_not_by_where_they_join():
     fields = {"a": strings(["a", "ab", "a", "a"]), "b": strings(["bc", "c", "bc", "bd"])}
     found = apply(table_categories.cross(("a", "b"), 2**30), fields)

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -384,3 +385,34 @@ def test_slices_that_share_records_are_an_error_that_counts_them(prepared, one, 
     with pytest.raises(DataError, match=f"share {shared} rows"):
         check_disjoint(sources)
     return None
+
+
+class TinyNamed(tfds.core.GeneratorBasedBuilder):
+    """Classes that are no label, and numbers whose names the builder alone knows."""
+
+    name = "tiny_named_of_source_test"
+    VERSION = tfds.core.Version("1.0.0")
+    CATEGORIES: ClassVar = {"shop": ("north", "south", "west"), "gone": ("a",)}
+
+    def _info(self):
+        features = {
+            "label": tfds.features.ClassLabel(names=["no", "yes"]),
+            "colour": tfds.features.ClassLabel(names=["red", "blue"]),
+            "shop": tfds.features.Scalar(np.int32),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"label": "yes", "colour": "blue", "shop": 1}
+
+
+def test_the_codes_of_fields_beside_the_label_are_named_by_their_features_and_by_the_builder(tmp_path):
+    write(tmp_path, TinyNamed)
+    names = {"categories:colour": ("red", "blue"), "categories:shop": ("north", "south", "west")}
+    for name, known in ((f"{__name__}:TinyNamed", names), (TinyNamed.name, {"categories:colour": ("red", "blue")})):
+        for in_memory_bytes in (2**32, 0):
+            facts = make(name, data_dir=str(tmp_path), in_memory_bytes=in_memory_bytes).spec.meta
+            assert {fact: value for fact, value in facts.items() if fact.startswith("categories:")} == known

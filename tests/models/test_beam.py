@@ -7,7 +7,7 @@ from toy_continuation import EOS, READ, TRACED, Script, Toy, all_texts, log_prob
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.models.beam import beam_search
-from jaxlab.models.generate import greedy, sample
+from jaxlab.models.generate import greedy
 
 T = 6
 
@@ -35,7 +35,7 @@ def test_of_width_1_it_is_greedy(keep_greedy):
         np.testing.assert_allclose(found.scores[:, 0], expected.scores, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("width", "penalty"), [(2, 0.0), (2, 1.0), (4, 0.0)])
+@pytest.mark.parametrize(("width", "penalty"), [(2, 0.0), (2, 1.0), pytest.param(4, 0.0, marks=pytest.mark.slow)])
 def test_no_score_is_below_that_of_greedy_decoding(width, penalty):
     better = 0
     for seed in range(20):
@@ -80,11 +80,11 @@ def test_it_agrees_with_a_search_by_lists_that_never_ends_early(width, penalty):
 
 def test_the_texts_are_different_ordered_and_their_scores_are_the_models():
     variables, inputs = toy_of(3, scale=1.0)
-    found = search(variables, inputs, width=4, best=4, length_penalty=0.8)
+    found = search(variables, inputs, width=3, best=3, length_penalty=0.8)
     assert (np.diff(found.scores, axis=1) <= 0).all()
     for row, state_H in enumerate(inputs[0]):
-        texts = [read(found, row, place) for place in range(4)]
-        assert len(set(texts)) == 4
+        texts = [read(found, row, place) for place in range(3)]
+        assert len(set(texts)) == 3
         for place, text in enumerate(texts):
             assert EOS not in text[:-1]
             assert text[-1] == EOS or len(text) == T
@@ -96,7 +96,7 @@ def test_the_texts_are_different_ordered_and_their_scores_are_the_models():
 def test_a_penalty_prefers_longer_texts():
     def mean_length(penalty):
         return search(
-            *toy_of(0, rows=64, vocabulary_size=8, scale=1.0), width=4, max_length=12, length_penalty=penalty
+            *toy_of(0, rows=64, vocabulary_size=8, scale=1.0), width=2, max_length=12, length_penalty=penalty
         ).lengths.mean()
 
     assert mean_length(0.0) + 0.5 < mean_length(2.0)
@@ -151,9 +151,9 @@ def test_a_rows_texts_do_not_depend_on_the_other_rows():
 
 
 def test_another_batch_of_the_same_shape_compiles_nothing_anew():
-    found = search(*toy_of(0, rows=3, features=7), width=2)
+    found = search(*toy_of(0, scale=1.0), width=3)
     TRACED.clear()
-    other = search(*toy_of(1, rows=3, features=7), width=2)
+    other = search(*toy_of(1, scale=1.0), width=3)
     assert TRACED == []
     assert (found.tokens != other.tokens).any()
 
@@ -174,12 +174,3 @@ def test_another_batch_of_the_same_shape_compiles_nothing_anew():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         search(*toy_of(0), **{"width": 2, **options})
-
-
-def test_sampling_never_scores_above_the_best_of_all():
-    variables, inputs = toy_of(1, rows=2, vocabulary_size=3)
-    best = search(variables, inputs, width=81, best=5, max_length=4).scores[:, 0]
-    keys = jax.random.split(jax.random.key(0), 2)
-    for temperature in (0.0, 0.5, 1.0):
-        drawn = sample(Toy(), variables, inputs, keys, max_length=4, eos=EOS, temperature=temperature)
-        assert (np.asarray(drawn.scores) <= best + 1e-5).all()
