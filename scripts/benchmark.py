@@ -1,5 +1,6 @@
-"""Speed as ratios in one run on the same work: ``python scripts/benchmark.py loop|data|models [--repeats=7] [--output=docs]``.
+"""Speed as ratios in one run on the same work: ``python scripts/benchmark.py loop|data|models``.
 
+Options: ``--repeats=7 --only=CASE --output=docs``.
 Prints a table and, as the last line, JSON; with ``--output`` also writes ``benchmark_NAME.md`` and ``.json`` there.
 """
 
