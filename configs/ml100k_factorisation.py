@@ -1,7 +1,13 @@
-"""MovieLens-100K: what a user gives a film.
+"""MovieLens-100K: the rating that a user gives a film, by matrix factorisation; the film that comes next, as ``:sasrec``.
 
 python scripts/prepare_data.py ml100k
 jaxlab train --config=configs/ml100k_factorisation.py --workdir=runs/ml100k && jaxlab evaluate --workdir=runs/ml100k
+
+Test RMSE 0.910 of ratings split at random, 80/10/10 (step 1400, validation 0.910), seed 0; 5 to 10 seconds on 2 CPU
+cores. There the mean of the training ratings has 1.135, users' and films' regularised biases have 0.942.
+The preset predicts each user's last film: cross-entropy 6.189 nats a film among 1,682, accuracy 0.0127 (step 500,
+validation 5.966 and 0.0159), seed 0; 2 minutes. Films' popularity has 6.951 (validation 6.877), the most popular film
+an accuracy of 0.0032.
 """
 
 from ml_collections import ConfigDict
@@ -47,7 +53,7 @@ def sasrec() -> ConfigDict:
         config.metrics[name] = spec(f"jaxlab.metrics.language:{name}")
     config.optimizer.learning_rate.peak = 3e-3
     config.train.best = "valid/cross_entropy"
-    config.train.steps = 400
+    config.train.steps = 600
     config.train.batch_size = 64
     config.train.steps_per_call = 1
     config.train.eval_every = 100

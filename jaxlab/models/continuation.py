@@ -1,7 +1,7 @@
 """How each family of models goes on with a text, token by token: what `generate` and `beam` know of a model.
 
 Everything is said by three pure functions over a carry, so that another model of yours needs a class of three methods
-and no more. The adapters are frozen and compare by their model: the same model is compiled once.
+and no more. Adapters of one model are equal, so that it is compiled once; a model made anew is another one.
 Shape letters: B rows, N rows taken from them, P tokens of a prompt, S slots or source tokens, T tokens, V vocabulary.
 Usage: ``greedy(Cached(model), {"params": params}, (prompt_BP, prompt_mask_BP), max_length=20, eos=2)``.
 """
@@ -195,9 +195,7 @@ class RecurrentTranslator:
 def _cached_step(
     model: Decoder | EncoderDecoder, variables: PyTree, cache: PyTree, token_B: Array
 ) -> tuple[Array, PyTree]:
-    outputs, changed = model.apply(
-        {**variables, "cache": cache}, token_B[:, None], method="decode", mutable=["cache"]
-    )  # fmt: skip
+    outputs, changed = model.apply({**variables, "cache": cache}, token_B[:, None], method="decode", mutable=["cache"])
     return outputs["logits"][:, 0], changed["cache"]
 
 
