@@ -1,4 +1,4 @@
-"""MovieLens-100K: the rating that a user gives a film, by matrix factorisation; the film that comes next, as ``:sasrec``.
+"""MovieLens-100K: what a user gives a film, by matrix factorisation; the film that comes next, as ``:sasrec``.
 
 python scripts/prepare_data.py ml100k
 jaxlab train --config=configs/ml100k_factorisation.py --workdir=runs/ml100k && jaxlab evaluate --workdir=runs/ml100k

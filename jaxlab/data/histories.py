@@ -72,38 +72,26 @@ def make(
         at random, which tears histories.
       DataError: values that are missing or no ids, or a part in which no user has anything to predict.
     """
-    for name, value, known in (("part", part, (*PARTS, "all")), ("by", by, RULES), ("padding", padding, SIDES)):
-        if value not in known:
-            raise ConfigError(f"histories: {name}={value!r}{did_you_mean(value, known)}")
+    _check(source, {"part": part, "by": by, "padding": padding}, {"user": user, "item": item, "time": time})
     if length < 1:
         raise ConfigError(f"histories: length={length!r}: expected a whole number of at least 1")
     if len(shares) != len(PARTS) or min(shares) <= 0 or sum(shares) > 1 + 1e-9:
         raise ConfigError(f"histories: shares={shares!r}: expected three positive shares of at most 1 in all")
-    example = source.spec.example
-    for name, field in (("user", user), ("item", item), ("time", time)):
-        if field not in example:
-            raise ConfigError(f"histories: {name}: the data has no field {field!r}{did_you_mean(field, example)}")
-    split = source.spec.meta.get("split")
-    if isinstance(split, Mapping) and split.get("by") in ("random", "stratified"):
-        raise ConfigError(f"histories: source is split by={split['by']!r}, which tears histories; let `part` split it")
     fields = read(source, (user, item, time))
     (user_N, users), (item_N, items) = (_codes(source, name, fields[name]) for name in (user, item))
-    time_N = _times(time, fields[time])
-    row_N = np.lexsort((np.arange(len(time_N)), time_N, user_N))
-    if part == "all":
-        part_N = np.zeros(len(row_N), np.int8)
-    elif by == "time":
-        part_N = assign(time_N, "time", shares, len(time_N), 0)[row_N]
-        part_N = np.where(part_N < 0, len(PARTS), part_N)  # what the shares leave is of no part, and last
-    else:
-        part_N = _last(user_N[row_N])
-    choices = Choices(row_N, user_N[row_N], item_N[row_N], part_N.astype(np.int8))
-    within = {"within": split} if split else {}
-    facts = {"name": source.spec.meta.get("name", ""), "split": {"part": part, "by": by, "field": time, **within}}
-    names = {"categories:user": users, "categories:items": items, "categories:targets": items}
+    choices = _sorted(user_N, item_N, _times(time, fields[time]), "all" if part == "all" else by, shares)
     settings = (fingerprint(source), part, length, user, item, time, by, shares, padding)
-    facts["fingerprint"] = f"histories:{hashlib.sha256(repr(settings).encode()).hexdigest()}"
-    return Histories(source, choices, part, length, padding, {**facts, **names})
+    digest = hashlib.sha256(repr(settings).encode()).hexdigest()
+    meta, split = source.spec.meta, {"part": part, "by": by, "field": time}
+    facts = {
+        "name": meta.get("name", ""),
+        "split": {**split, "within": meta["split"]} if meta.get("split") else split,
+        "categories:user": users,
+        "categories:items": items,
+        "categories:targets": items,
+        "fingerprint": f"histories:{digest}",
+    }
+    return Histories(source, choices, part, length, padding, facts)
 
 
 class Histories:
@@ -170,6 +158,36 @@ class Histories:
             "targets": np.where(mask_BT, item_N[known_BT + 1], np.int32(0)),
             "target_mask": (mask_BT & (place_BT + 1 >= target_B1)).astype(np.float32),
         }
+
+
+def _check(source: Source, words: Mapping[str, str], fields: Mapping[str, str]) -> None:
+    """Raise ConfigError for a word or a field that is not there, or a source whose histories are torn."""
+    valid = {"part": (*PARTS, "all"), "by": RULES, "padding": SIDES}
+    for name, value in words.items():
+        if value not in valid[name]:
+            raise ConfigError(f"histories: {name}={value!r}{did_you_mean(value, valid[name])}")
+    example = source.spec.example
+    for name, field in fields.items():
+        if field not in example:
+            raise ConfigError(f"histories: {name}: the data has no field {field!r}{did_you_mean(field, example)}")
+    split = source.spec.meta.get("split")
+    if isinstance(split, Mapping) and split.get("by") in ("random", "stratified"):
+        raise ConfigError(f"histories: source is split by={split['by']!r}, which tears histories; let `part` split it")
+
+
+def _sorted(
+    user_N: np.ndarray, item_N: np.ndarray, time_N: np.ndarray, by: str, shares: tuple[float, float, float]
+) -> Choices:
+    """Return the choices [N] in order, with the part of each."""
+    row_N = np.lexsort((np.arange(len(time_N)), time_N, user_N))
+    if by == "last":
+        part_N = _last(user_N[row_N])
+    elif by == "time":
+        part_N = assign(time_N, "time", shares, len(time_N), 0)[row_N]
+        part_N = np.where(part_N < 0, len(PARTS), part_N)  # what the shares leave is of no part, and last
+    else:
+        part_N = np.zeros(len(row_N), np.int64)
+    return Choices(row_N, user_N[row_N], item_N[row_N], part_N)
 
 
 def _last(user_N: np.ndarray) -> np.ndarray:

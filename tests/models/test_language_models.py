@@ -307,7 +307,6 @@ def test_initial_weights_are_the_papers():
         (encoder.make, {"types": -1}, "config.model.types=-1"),
         (encoder_decoder.make, {"positions": "sin"}, "config.model.positions='sin': expected one of"),
     ],
-    ids=str,
     ids=lambda value: getattr(value, "__qualname__", None),
 )
 def test_options_that_do_not_fit_each_other_or_the_data_are_an_error_before_compiling(make, options, message):

@@ -130,9 +130,20 @@ def test_vit_b16(tmp_path):
     compare(reference, pixels(), model, (IMAGES_BHWC,), vit_weights.transformers, tmp_path)
 
 
-def resnet50():
-    """Return the reference with running moments that are those of the images."""
+def resnet50(branch=1.0, bias=0.0):
+    """Return the reference with running moments that are those of the images.
+
+    Args:
+      branch: multiplies the last scale of each block.
+      bias: is added to those of all normalisations.
+    """
     reference = shaken(transformers.ResNetForImageClassification(transformers.ResNetConfig(num_labels=1000)))
+    with torch.no_grad():
+        for name, weight in reference.named_parameters():
+            if name.endswith("layer.2.normalization.weight"):
+                weight.mul_(branch)
+            elif name.endswith("normalization.bias"):
+                weight.add_(bias)
     for layer in reference.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = 1.0
@@ -147,13 +158,7 @@ def test_resnet50(tmp_path):
     At random ones the gradients of single precision are 2% off those of double precision, in PyTorch as here: rounding
     opens and closes rectifiers, and each block amplifies it.
     """
-    reference = resnet50()
-    with torch.no_grad():
-        for name, weight in reference.named_parameters():
-            if name.endswith("layer.2.normalization.weight"):
-                weight.mul_(0.2)
-            elif name.endswith("normalization.bias"):
-                weight.add_(2.0)
+    reference = resnet50(branch=0.2, bias=2.0)
     model = resnet.resnet50(IMAGES, None)
     compare(reference, pixels(), model, (IMAGES_BHWC,), resnet_weights.transformers, tmp_path)
 
