@@ -21,7 +21,7 @@ def data_folder(tmp_path_factory) -> Path:
     """Prepare a few rows of noise, of the shapes of the real data, and return the root of the data sets."""
     import tensorflow_datasets as tfds
 
-    from jaxlab.data.builders import fashion_mnist, protein, reviews, tinyshakespeare
+    from jaxlab.data.builders import fashion_mnist, ml100k, protein, reviews, tinyshakespeare
     from jaxlab.data.preparation.prepare import FILE_FORMAT
 
     root, files = tmp_path_factory.mktemp("tfds"), tmp_path_factory.mktemp("files")
@@ -35,7 +35,8 @@ def data_folder(tmp_path_factory) -> Path:
     builder.download_and_prepare(
         download_dir=str(files / "downloads"), download_config=tfds.download.DownloadConfig(manual_dir=str(files))
     )
-    for module, splits in ((protein, tiny_protein), (reviews, tiny_reviews), (tinyshakespeare, tiny_shakespeare)):
+    tiny = {ml100k: tiny_ratings, protein: tiny_protein, reviews: tiny_reviews, tinyshakespeare: tiny_shakespeare}
+    for module, splits in tiny.items():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module.Builder, "_split_generators", splits)
             builder = module.Builder(data_dir=str(root), file_format=FILE_FORMAT)
@@ -52,6 +53,19 @@ def tiny_protein(builder, _) -> dict:
         split: builder._generate_examples(rows_ND, np.full(len(rows_ND), i), np.arange(len(rows_ND)) % 10 == 0)
         for i, (split, rows_ND) in enumerate(noise.items())
     }
+
+
+def tiny_ratings(builder, _) -> dict:
+    """Return each of 64 users' ratings of 25 films: the last for test, the one before for valid."""
+    films = {str(n): {"class": "Drama War"} for n in range(1, 31)}
+    users = {str(n): {"age": "20", "gender": "F", "occupation": "student"} for n in range(1, 65)}
+    rows = [
+        {"user_id": user, "item_id": str(1 + (int(user) + n) % 30), "rating": str(1 + n % 5), "timestamp": str(n)}
+        for n in range(25)
+        for user in users
+    ]
+    parts = {"train": rows[:-128], "valid": rows[-128:-64], "test": rows[-64:]}
+    return {split: builder._generate_examples(part, users, films) for split, part in parts.items()}
 
 
 def tiny_reviews(builder, _) -> dict:

@@ -80,7 +80,7 @@ def make(
     fields = read(source, (user, item, time))
     (user_N, users), (item_N, items) = (_codes(source, name, fields[name]) for name in (user, item))
     choices = _sorted(user_N, item_N, _times(time, fields[time]), "all" if part == "all" else by, shares)
-    settings = (fingerprint(source), part, length, user, item, time, by, shares, padding)
+    settings = (fingerprint(source), part, length, user, item, time, by, tuple(shares), padding)
     digest = hashlib.sha256(repr(settings).encode()).hexdigest()
     meta, split = source.spec.meta, {"part": part, "by": by, "field": time}
     facts = {
