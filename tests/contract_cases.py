@@ -4,6 +4,7 @@ A factory with parameters that neither a default nor the context gives needs a l
 folder that `write_files` fills.
 """
 
+import functools
 import importlib.util
 import json
 from collections.abc import Callable, Iterable
@@ -15,11 +16,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxlab.core.config import spec
-from jaxlab.core.types import Outputs, Source
+from jaxlab.core.types import Outputs, PyTree, Source
 from jaxlab.data import mixture, splits, table_source
 from jaxlab.data.arrays import ArraySource
 from jaxlab.data.column_source import ColumnSource
 from jaxlab.data.subset import Subset
+from jaxlab.models.weights import bert, gpt2, resnet, vit
 
 CLASSES, SIZE = 3, 12
 _random = np.random.default_rng(0)
@@ -107,6 +109,14 @@ class Judged(NamedTuple):
     adds_up: bool = True  # over parts of a batch: not so where other rows are the negatives
 
 
+class Begun(NamedTuple):
+    """With what an initialiser is tried: a model, rows for it, and what writes the file that it reads."""
+
+    model: ConfigDict
+    source: Source
+    save: Callable[[str, PyTree], None]
+
+
 CLASSIFIED = Trained(PICTURES, spec("jaxlab.objectives.classify:make"))
 _coded = Trained(CODED, spec("jaxlab.objectives.classify:make", inputs=("features", "colour", "shop")))
 _windows = {
@@ -175,12 +185,30 @@ MEASURED: dict[str, ConfigDict] = {
 }
 """By factory or module of metrics: the objective whose results it measures; each needs one."""
 
+_small = {"width": 8, "depth": 1, "heads": 2}
+_vit = spec("jaxlab.models.vit:make", patch_size=4, **_small)
+_resnet = spec("jaxlab.models.resnet:make", blocks=(1, 1), channels=(4, 6))
+INITIALISED: dict[str, Begun] = {
+    "jaxlab.models.weights.bert:load": Begun(spec("jaxlab.models.encoder:masked", **_small), TOKENS, bert.save),
+    "jaxlab.models.weights.gpt2:load": Begun(spec("jaxlab.models.decoder:gpt2", **_small), TOKENS, gpt2.save),
+    "jaxlab.models.weights.resnet:timm": Begun(_resnet, PICTURES, resnet.save),
+    "jaxlab.models.weights.resnet:transformers": Begun(
+        _resnet, PICTURES, functools.partial(resnet.save, family=resnet.TRANSFORMERS)
+    ),
+    "jaxlab.models.weights.vit:timm": Begun(_vit, PICTURES, vit.save),
+    "jaxlab.models.weights.vit:transformers": Begun(
+        _vit, PICTURES, functools.partial(vit.save, family=vit.TRANSFORMERS)
+    ),
+}
+"""By factory of initialisers; each needs one."""
+
 MIXED = mixture.make((IMAGES, Subset(IMAGES, np.array([0, 3, 6, 1]), {})), (3.0, 1.0))
 """A training source for sampling rules: classes of different sizes, from two sources."""
 
 EXTRAS = {
     "jaxlab.data.huggingface:make": "datasets", "jaxlab.data.smote:make": "imblearn",
     **{f"jaxlab.data.tokenize:{kind}": "tokenizers" for kind in ("bpe", "wordpiece", "unigram")},
+    **dict.fromkeys(INITIALISED, "safetensors"),
 }  # fmt: skip
 """Factories that work where an optional library is installed."""
 
@@ -295,6 +323,7 @@ CASES: dict[str, tuple[dict[str, Any], ...]] = {
     "jaxlab.models.vit:make": tuple(
         {"width": 8, "depth": 1, "heads": 2, "patch_size": 4, "pool": pool} for pool in ("token", "mean")
     ),
+    **{factory: ({"path": "weights"},) for factory in INITIALISED},
     "jaxlab.optim.chain:make": ({"transforms": (spec("optax:sgd", learning_rate=0.1),)},),
     "jaxlab.optim.rules:make": (
         {"optimizer": spec("optax:adam", learning_rate=0.1), "learning_rate": 0.1},

@@ -16,12 +16,14 @@ from contract_cases import (
     CLASSIFIED,
     EXTRAS,
     IMAGES,
+    INITIALISED,
     JUDGED,
     MEASURED,
     PICTURES,
     SAMPLES,
     SIZE,
     TRAINED,
+    Begun,
     Judged,
     Trained,
 )  # fmt: skip
@@ -66,6 +68,12 @@ class Case(NamedTuple):
         judged = self._of(JUDGED, None)
         assert judged is not None, f"{self.path} needs a line in contract_cases.JUDGED"
         return judged
+
+    @property
+    def begun(self) -> Begun:
+        begun = self._of(INITIALISED, None)
+        assert begun is not None, f"{self.path} needs a line in contract_cases.INITIALISED"
+        return begun
 
     @property
     def measured(self) -> tuple[ConfigDict, Judged]:

@@ -17,6 +17,7 @@ from contract_discovery import FOUND, HALVES, each, make, make_batch, make_train
 
 from jaxlab.core import config as configs
 from jaxlab.core.factory import import_factory
+from jaxlab.core.tree import replaced
 from jaxlab.train.apply import Initialising
 
 
@@ -83,6 +84,19 @@ def test_a_model_returns_named_results_with_one_row_an_example(case):
         assert loss.total.shape == loss.weight.shape == ()
         assert loss.outputs
         assert all(value.shape[0] == count for value in loss.outputs.values())
+
+
+@each("initialiser")
+def test_an_initialiser_gives_values_of_the_shapes_that_it_is_told(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    node, source, save = case.begun
+    model = configs.build(node, data=source.spec, batch_axis=None)
+    rows = next(iter(make_batch(slice(0, 2), source).values()))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), rows, train=False))
+    save("weights", jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), shapes))
+    found = replaced(shapes, make(case)(shapes))
+    assert jax.eval_shape(lambda: found) == shapes
+    assert all((np.asarray(leaf) == 0.5).all() for leaf in jax.tree.leaves(found))
 
 
 @each("objective")

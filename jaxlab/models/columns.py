@@ -2,7 +2,7 @@
 
 How many codes a field has is a fact of the data: ``categories:NAME``, the name of each code, which the transform
 `jaxlab.data.table_categories.ordinal` states, with code 0 for what training never saw. Fields of codes without names
-(hashed ones, users, items) have their number given by the model's option `sizes`.
+(users, items of your own) have their number given by the model's option `sizes`.
 Shape letters: B batch, K values of a field, F numbers, W an embedding's width, D all of a row's features.
 Usage: ``columns_of(data, ("features",), ("colour",), (("shop", 1024),))``.
 """

@@ -6,6 +6,10 @@ A gradient is mapped as a weight is: it is put into the reference in the weights
 
 from __future__ import annotations
 
+import importlib
+import json
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +26,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.oracle, pytest.mark.slow, pytest.mark.timeout(900)]
 
+ROOT = Path(__file__).parents[2]
 LOGITS, GRADIENT = 1e-4, 1e-3
 B, T = 2, 24
 IMAGES_BHWC = np.random.default_rng(0).normal(size=(B, 224, 224, 3)).astype(np.float32)
@@ -36,8 +41,9 @@ def seeded():
 
 
 def text(vocabulary):
+    """Return data and tokens; none is 0, BERT's padding, whose vector gets no gradient in transformers."""
     spec = DataSpec({"tokens": jax.ShapeDtypeStruct((T,), np.int32)}, 10, {"vocabulary_size": vocabulary, **CLASSES})
-    return spec, np.random.default_rng(0).integers(0, vocabulary, (B, T)).astype(np.int32)
+    return spec, np.random.default_rng(0).integers(1, vocabulary, (B, T)).astype(np.int32)
 
 
 def shaken(model):
@@ -228,3 +234,16 @@ def test_transformers_reads_what_is_saved_and_finds_nothing_missing(name, tmp_pa
     assert found.keys() == expected.keys()
     for key in expected.keys() - account["missing_keys"]:
         assert torch.equal(found[key], expected[key]), key
+
+
+def test_the_golden_values_are_what_transformers_gives_now(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    golden_values = importlib.import_module("golden_values")
+    kept, found = json.loads(golden_values.golden.FILE.read_text()), golden_values.all_values()
+    assert kept.keys() == found.keys()
+    for name in kept.keys() - {"made_by"}:
+        np.testing.assert_allclose(kept[name]["logits"], found[name]["logits"], atol=1e-5)
+        assert kept[name]["gradients"].keys() == found[name]["gradients"].keys()
+        rounding = 1e-6 * max(norm for _, norm in found[name]["gradients"].values())
+        for parameter, (total, norm) in found[name]["gradients"].items():
+            np.testing.assert_allclose(kept[name]["gradients"][parameter], (total, norm), atol=1e-4 * norm + rounding)

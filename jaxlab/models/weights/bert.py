@@ -8,10 +8,10 @@ Usage: ``config.init = spec("jaxlab.models.weights.bert:load", path="bert", drop
 from __future__ import annotations
 
 from jaxlab.core.types import Initialiser, PyTree
-from jaxlab.models.weights import transfer
 from jaxlab.models.weights.resizing import positions, rows
 from jaxlab.models.weights.rules import SAME, Family, Rule
 from jaxlab.models.weights.torch_layers import head, linear, norm
+from jaxlab.models.weights.transfer import Transfer
 
 TOKENS = "params/encoder/embed/token/embedding"
 LAYER, THERE = "params/encoder/stack/layers_{i}", "bert.encoder.layer.{i}"
@@ -51,10 +51,10 @@ FAMILY = Family(
 def load(
     path: str, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
 ) -> Initialiser:
-    """Return the initialiser from the weights in `path`; see `transfer.load` for the options."""
-    return transfer.load(path, FAMILY, keep, drop, resize)
+    """Return the initialiser from the weights in `path`; see `Transfer.load` for the options."""
+    return Transfer(FAMILY).load(path, keep, drop, resize)
 
 
 def save(path: str, variables: PyTree) -> None:
     """Write ``{"params": …}`` into the folder `path`, for transformers to read."""
-    transfer.save(path, variables, FAMILY)
+    Transfer(FAMILY).save(path, variables)

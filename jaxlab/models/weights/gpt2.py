@@ -7,10 +7,10 @@ tokens: ``config.model.vocabulary_size=50257``.
 from __future__ import annotations
 
 from jaxlab.core.types import Initialiser, PyTree
-from jaxlab.models.weights import transfer
 from jaxlab.models.weights.resizing import positions, rows
 from jaxlab.models.weights.rules import SAME, THIRDS, Family, Rule
 from jaxlab.models.weights.torch_layers import linear_as_here, norm
+from jaxlab.models.weights.transfer import Transfer
 
 TOKENS = "params/embed/token/embedding"
 LAYER, THERE = "params/stack/layers_{i}", "transformer.h.{i}"
@@ -39,10 +39,10 @@ FAMILY = Family(
 def load(
     path: str, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
 ) -> Initialiser:
-    """Return the initialiser from the weights in `path`; see `transfer.load` for the options."""
-    return transfer.load(path, FAMILY, keep, drop, resize)
+    """Return the initialiser from the weights in `path`; see `Transfer.load` for the options."""
+    return Transfer(FAMILY).load(path, keep, drop, resize)
 
 
 def save(path: str, variables: PyTree) -> None:
     """Write ``{"params": …}`` into the folder `path`, for transformers to read."""
-    transfer.save(path, variables, FAMILY)
+    Transfer(FAMILY).save(path, variables)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from jaxlab.core.types import Initialiser, PyTree
-from jaxlab.models.weights import transfer
 from jaxlab.models.weights.rules import Family, Rule
 from jaxlab.models.weights.torch_layers import batch_norm, convolution, head
+from jaxlab.models.weights.transfer import Transfer
 
 
 class Naming(NamedTuple):
@@ -76,17 +76,17 @@ TRANSFORMERS = Family(
 def timm(
     path: str, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
 ) -> Initialiser:
-    """Return the initialiser from torchvision's or timm's weights in `path`; see `transfer.load` for the options."""
-    return transfer.load(path, TIMM, keep, drop, resize)
+    """Return the initialiser from torchvision's or timm's weights in `path`; see `Transfer.load` for the options."""
+    return Transfer(TIMM).load(path, keep, drop, resize)
 
 
 def transformers(
     path: str, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
 ) -> Initialiser:
-    """Return the initialiser from transformers' weights in `path`; see `transfer.load` for the options."""
-    return transfer.load(path, TRANSFORMERS, keep, drop, resize)
+    """Return the initialiser from transformers' weights in `path`; see `Transfer.load` for the options."""
+    return Transfer(TRANSFORMERS).load(path, keep, drop, resize)
 
 
 def save(path: str, variables: PyTree, family: Family = TIMM) -> None:
     """Write ``params`` and ``batch_stats`` into the folder `path` under torchvision's names, or by `TRANSFORMERS`."""
-    transfer.save(path, variables, family)
+    Transfer(family).save(path, variables)

@@ -1,7 +1,7 @@
 """Weights from a local folder as an initialiser, and variables into a folder. Nothing is silent.
 
 What is missing, unexpected or of another shape is an error that lists it, unless an expression of the caller names it.
-Usage: ``initialiser = load("folder", FAMILY)``; ``save("folder", variables, FAMILY)``.
+Usage: ``initialiser = Transfer(FAMILY).load("folder")``; ``Transfer(FAMILY).save("folder", variables)``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,52 +25,55 @@ _SHOWN = 12  # names that a line lists
 _log = logging.getLogger("jaxlab")
 
 
-def load(
-    path: str, family: Family, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
-) -> Initialiser:
-    """Return the initialiser that gives the weights in `path`, which are read now.
+class Transfer(NamedTuple):
+    """Reads and writes files in a naming."""
 
-    Args:
-      path: a ``.safetensors`` file, or a folder with ``model.safetensors`` or its index.
-      family: its naming.
-      keep: expressions over our names, such as ``params/head/.*``: these leaves keep their random beginning, whatever
-        is there.
-      drop: expressions over the names there: these tensors are left out.
-      resize: expressions over our names: these leaves are resized where their shape differs. Positions of a longer row
-        or of another grid are interpolated; tokens and classes are cut, or new ones begin as the mean.
+    family: Family
 
-    Raises:
-      ConfigError: no weights there, an expression that is none or matches nothing; when called: leaves or tensors
-        that no expression excuses.
-      DataError: a damaged file.
-    """
-    for option, patterns in (("keep", keep), ("drop", drop), ("resize", resize)):
-        _check_expressions(option, patterns)
-    tensors = files.read(path)
-    _check_used("drop", drop, tensors)
+    def load(
+        self, path: str, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
+    ) -> Initialiser:
+        """Return the initialiser that gives the weights in `path`, which are read now.
 
-    def initialise(variables: PyTree) -> Mapping[str, np.ndarray]:
-        ours = named_leaves(variables)
-        _check_used("keep", keep, ours)
-        _check_used("resize", resize, ours)
-        kept = {name for name in ours if matches(name, keep)}
-        dropped = [name for name in tensors if matches(name, drop)]
-        wanted = {name: value for name, value in tensors.items() if name not in dropped}
-        values, report = to_ours(wanted, variables, family, resize)
-        _refuse(report, f"path={path!r}, {family.name}", kept)
-        _tell(report, f"{family.name} in {path}", sorted(kept), dropped)
-        return {name: value for name, value in values.items() if name not in kept}
+        Args:
+          path: a ``.safetensors`` file, or a folder with ``model.safetensors`` or its index.
+          keep: expressions over our names, such as ``params/head/.*``: these leaves keep their random beginning,
+            whatever is there.
+          drop: expressions over the names there: these tensors are left out.
+          resize: expressions over our names: these leaves are resized where their shape differs. Positions of a longer
+            row or of another grid are interpolated; tokens and classes are cut, or new ones begin as the mean.
 
-    return initialise
+        Raises:
+          ConfigError: no weights there, an expression that is none or matches nothing; when called: leaves or tensors
+            that no expression excuses.
+          DataError: a damaged file.
+        """
+        for option, patterns in (("keep", keep), ("drop", drop), ("resize", resize)):
+            _check_expressions(option, patterns)
+        tensors = files.read(path)
+        _check_used("drop", drop, tensors)
 
+        def initialise(variables: PyTree) -> Mapping[str, np.ndarray]:
+            ours = named_leaves(variables)
+            _check_used("keep", keep, ours)
+            _check_used("resize", resize, ours)
+            kept = {name for name in ours if matches(name, keep)}
+            dropped = [name for name in tensors if matches(name, drop)]
+            wanted = {name: value for name, value in tensors.items() if name not in dropped}
+            values, report = to_ours(wanted, variables, self.family, resize)
+            _refuse(report, f"path={path!r}, {self.family.name}", kept)
+            _tell(report, f"{self.family.name} in {path}", sorted(kept), dropped)
+            return {name: value for name, value in values.items() if name not in kept}
 
-def save(path: str, variables: PyTree, family: Family) -> None:
-    """Write `variables`, ``params`` and other collections, into the folder `path` under the family's names.
+        return initialise
 
-    Raises:
-      ConfigError: a leaf that no rule of the family writes.
-    """
-    files.write(path, to_theirs(variables, family))
+    def save(self, path: str, variables: PyTree) -> None:
+        """Write `variables`, ``params`` and other collections, into the folder `path` under the family's names.
+
+        Raises:
+          ConfigError: a leaf that no rule of the family writes.
+        """
+        files.write(path, to_theirs(variables, self.family))
 
 
 def _check_expressions(option: str, patterns: tuple[str, ...]) -> None:

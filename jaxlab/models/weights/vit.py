@@ -8,10 +8,10 @@ image size needs ``resize=("params/positions",)``.
 from __future__ import annotations
 
 from jaxlab.core.types import Initialiser, PyTree
-from jaxlab.models.weights import transfer
 from jaxlab.models.weights.resizing import grid
 from jaxlab.models.weights.rules import CLASS_TOKEN, THIRDS, THIRDS_TRANSPOSED, UNBATCHED, Family, Rule
 from jaxlab.models.weights.torch_layers import convolution, head, linear, norm
+from jaxlab.models.weights.transfer import Transfer
 
 LAYER = "params/stack/layers_{i}"
 PARTS = ("query", "key", "value")
@@ -55,17 +55,17 @@ TRANSFORMERS = Family(
 def timm(
     path: str, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
 ) -> Initialiser:
-    """Return the initialiser from timm's weights in `path`; see `transfer.load` for the options."""
-    return transfer.load(path, TIMM, keep, drop, resize)
+    """Return the initialiser from timm's weights in `path`; see `Transfer.load` for the options."""
+    return Transfer(TIMM).load(path, keep, drop, resize)
 
 
 def transformers(
     path: str, keep: tuple[str, ...] = (), drop: tuple[str, ...] = (), resize: tuple[str, ...] = ()
 ) -> Initialiser:
-    """Return the initialiser from transformers' weights in `path`; see `transfer.load` for the options."""
-    return transfer.load(path, TRANSFORMERS, keep, drop, resize)
+    """Return the initialiser from transformers' weights in `path`; see `Transfer.load` for the options."""
+    return Transfer(TRANSFORMERS).load(path, keep, drop, resize)
 
 
 def save(path: str, variables: PyTree, family: Family = TIMM) -> None:
     """Write ``{"params": …}`` into the folder `path` under timm's names, or those of `TRANSFORMERS`."""
-    transfer.save(path, variables, family)
+    Transfer(family).save(path, variables)
