@@ -13,6 +13,8 @@ from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import DataSpec
 from jaxlab.models import autoencoder, sequence_autoencoder, vae
 
+pytestmark = pytest.mark.slow  # compiles much; the contracts try every model in the quick part too
+
 B, SHAPE = 4, (3, 2)
 DATA = DataSpec({"image": jax.ShapeDtypeStruct(SHAPE, np.float32)}, 10, {})
 MODELS = {

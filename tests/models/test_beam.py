@@ -9,6 +9,8 @@ from jaxlab.core.errors import ConfigError
 from jaxlab.models.beam import beam_search
 from jaxlab.models.generate import greedy
 
+pytestmark = pytest.mark.slow  # compiles much; the contracts try every model in the quick part too
+
 T = 6
 
 

@@ -13,6 +13,8 @@ from jaxlab.data import windows
 from jaxlab.data.column_source import ColumnSource
 from jaxlab.models import forecast, tcn
 
+pytestmark = pytest.mark.slow  # compiles much; the contracts try every model in the quick part too
+
 B, L, H, F, K, TARGETS = 3, 7, 4, 3, 2, 2
 SMALL = {forecast: {"width": 8, "heads": 2, "attention_layers": 2, "layers": 2}, tcn: {"channels": (6, 8, 6)}}
 each_family = pytest.mark.parametrize("family", SMALL, ids=lambda module: module.__name__.rpartition(".")[2])

@@ -19,6 +19,8 @@ from jaxlab.models.beam import beam_search
 from jaxlab.models.continuation import Cached, Recomputed, Recurrent, RecurrentTranslator, Translator
 from jaxlab.models.generate import Texts, greedy, row_keys, sample, truncate
 
+pytestmark = pytest.mark.slow  # compiles much; the contracts try every model in the quick part too
+
 B, P, T, V = 3, 4, 6, 13
 DATA = DataSpec({}, 10, {"vocabulary_size": V})
 TINY = {"width": 8, "depth": 2, "heads": 4, "max_length": P + T - 1}

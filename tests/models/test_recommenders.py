@@ -11,6 +11,8 @@ from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import DataSpec
 from jaxlab.models import factorisation, sasrec, two_tower
 
+pytestmark = pytest.mark.slow  # compiles much; the contracts try every model in the quick part too
+
 B, T, USERS, ITEMS, ALL = 5, 6, 4, 7, {"users": 4, "items": 7}
 INT, FLOAT = np.int32, np.float32
 

@@ -12,6 +12,8 @@ from jaxlab.core.types import DataSpec
 from jaxlab.models import seq2seq_lstm
 from jaxlab.models.recurrent import length_mask
 
+pytestmark = pytest.mark.slow  # compiles much; the contracts try every model in the quick part too
+
 B, S, T, V = 3, 6, 5, 11
 LENGTHS = np.array([6, 3, 0])
 DATA = DataSpec({}, 10, {"vocabulary_size": V})

@@ -15,6 +15,8 @@ from jaxlab.data.column_source import ColumnSource
 from jaxlab.data.fitting import Transformed, fit_all
 from jaxlab.models import columns, ft_transformer, tabular
 
+pytestmark = pytest.mark.slow  # compiles much; the contracts try every model in the quick part too
+
 B, F = 6, 3
 CODES = {"colour": 4, "shop": 3}
 FACTS = {f"categories:{name}": ("(unknown)", "a", "b", "c")[:count] for name, count in CODES.items()}

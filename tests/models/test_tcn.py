@@ -12,6 +12,8 @@ from jaxlab.core.types import DataSpec
 from jaxlab.models import tcn
 from jaxlab.models.recurrent import length_mask
 
+pytestmark = pytest.mark.slow  # compiles much; the contracts try every model in the quick part too
+
 B, T, C = 3, 20, 2
 _random = np.random.default_rng(0)
 X = _random.standard_normal((B, T, C), np.float32)

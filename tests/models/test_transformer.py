@@ -13,6 +13,8 @@ from jaxlab.core.errors import ConfigError
 from jaxlab.models.attention import Slots, keys, nan_beyond, same_segment, take_rows
 from jaxlab.models.transformer import Layers, Stack
 
+pytestmark = pytest.mark.slow  # compiles much; the contracts try every model in the quick part too
+
 B, T, D, L = 2, 5, 8, 2
 MODERN = {
     "norm": "rms", "activation": "swiglu", "bias": False, "kv_heads": 2, "rotary_base": 100.0, "is_causal": True

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from train_helpers import ROOT, finish, start
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # it compiles every model twice for 8 devices
 
 
 @pytest.fixture(scope="module")
 def trained():
-    code, output, errors = finish(start(str(ROOT / "tests/train/models_program.py"), devices=8))
+    code, output, errors = finish(start(str(ROOT / "tests/train/models_program.py"), devices=8), limit=850)
     assert code == 0, errors
     result = json.loads(output.splitlines()[-1])
     assert result["devices"] == 8
