@@ -44,8 +44,24 @@ class Continuation(Protocol):
         """Return the carry of the given rows, which may repeat."""
 
 
+class _KeepsCache:
+    """How a model that carries its cache goes on."""
+
+    model: Decoder | EncoderDecoder
+
+    def step(self, variables: PyTree, carry: PyTree, token_B: Array) -> tuple[Array, PyTree]:
+        """Read one token."""
+        variables = {**variables, "cache": carry}
+        outputs, changed = self.model.apply(variables, token_B[:, None], method="decode", mutable=["cache"])
+        return outputs["logits"][:, 0], changed["cache"]
+
+    def take(self, carry: PyTree, rows_N: Array) -> PyTree:
+        """Return these rows of the cache."""
+        return take_rows(carry, rows_N)
+
+
 @dataclasses.dataclass(frozen=True)
-class Cached:
+class Cached(_KeepsCache):
     """A decoder with its cache of keys and values. Inputs: prompt [B, P] and, None for all tokens, its mask [B, P]."""
 
     model: Decoder
@@ -59,14 +75,6 @@ class Cached:
             variables, prompt_BP, mask_BP, method="decode", capacity=capacity, mutable=["cache"]
         )
         return _last(outputs["logits"], mask_BP), cache["cache"]
-
-    def step(self, variables: PyTree, carry: PyTree, token_B: Array) -> tuple[Array, PyTree]:
-        """Read one token."""
-        return _cached_step(self.model, variables, carry, token_B)
-
-    def take(self, carry: PyTree, rows_N: Array) -> PyTree:
-        """Return these rows of the cache."""
-        return take_rows(carry, rows_N)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +114,7 @@ class Recomputed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Translator:
+class Translator(_KeepsCache):
     """An encoder-decoder with its cache, which holds the source's keys and values as well.
 
     Inputs: source [B, S], its mask or None, the target's beginning [B, P] (mostly ``bos`` alone), its mask or None.
@@ -131,14 +139,6 @@ class Translator:
             mutable=["cache"],
         )  # fmt: skip
         return _last(outputs["logits"], mask_BP), cache["cache"]
-
-    def step(self, variables: PyTree, carry: PyTree, token_B: Array) -> tuple[Array, PyTree]:
-        """Read one token of the target."""
-        return _cached_step(self.model, variables, carry, token_B)
-
-    def take(self, carry: PyTree, rows_N: Array) -> PyTree:
-        """Return these rows of the cache."""
-        return take_rows(carry, rows_N)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,13 +190,6 @@ class RecurrentTranslator:
     def take(self, carry: PyTree, rows_N: Array) -> PyTree:
         """Return these rows of the source's and the layers' states."""
         return jax.tree.map(lambda leaf: leaf[rows_N], carry)
-
-
-def _cached_step(
-    model: Decoder | EncoderDecoder, variables: PyTree, cache: PyTree, token_B: Array
-) -> tuple[Array, PyTree]:
-    outputs, changed = model.apply({**variables, "cache": cache}, token_B[:, None], method="decode", mutable=["cache"])
-    return outputs["logits"][:, 0], changed["cache"]
 
 
 def _capacity(prompt_BP: Array, max_length: int, positions: int) -> int:
