@@ -1,15 +1,20 @@
 """The ``models`` of ``scripts/benchmark.py``: training steps against PyTorch's, and what depth costs to compile.
 
-Both sides take the same numbers, AdamW and as many threads; PyTorch is eager, where it is installed (``pip install -e
-.[benchmark]``), and so is Flax's own `nn.RNN` beside the LSTM, compiled as ours. Ratios are of times: below 1 is faster
-than the first variant. Wanted: LSTM at most 1.2, CNN and decoder at most 1, 24 layers at most 1.5.
+Both sides take the same numbers, AdamW and as many threads. PyTorch is eager, where it is installed (``pip install -e
+.[benchmark]``); Flax's own `nn.RNN` beside the LSTM is compiled as ours. Each variant has a process of its own, which
+waits while the others have their turns (threads of one framework that spin slow the other's), with its memory as
+`jaxlab train` sets it, or as PyTorch leaves it. Ratios are of times: below 1 is faster than the first variant. Wanted:
+LSTM at most 1.2, CNN and decoder at most 1, 24 layers at most 1.5.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import multiprocessing
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +31,7 @@ from jaxlab.models import decoder
 from jaxlab.models.recurrent import Stack
 from jaxlab.objectives import classify, language
 from jaxlab.run.environment import available_cpus
+from jaxlab.run.host_memory import keep_freed_memory
 from jaxlab.train.step import init_state, make_train_step
 
 if TYPE_CHECKING:
@@ -40,25 +46,68 @@ SHALLOW, DEEP = 2, 24
 TORCH = importlib.util.find_spec("torch") is not None
 
 
+Maker = Callable[[], Turn]
+
+
 def run(only: str, repeats: int) -> dict[str, Any]:
     """Return the rows of the cases whose name contains `only`, and what the table has to say about them."""
-    if TORCH:
-        import torch
-
-        torch.set_num_threads(available_cpus())
-    jax.config.update("jax_enable_compilation_cache", False)
-    cases = {
-        f"LSTM step, {HIDDEN} features, {STEPS} steps, batch {SEQUENCES}": lstm,
-        f"Fashion-MNIST CNN step, batch {IMAGES}": cnn,
-        f"decoder step, {DEPTH} layers of {WIDTH}, {LENGTH} tokens, batch {TEXTS}": transformer,
-        "compile a decoder's step, blocks scanned": compilation,
-    }
-    rows = [row for name, variants in cases.items() if only in name for row in interleaved(name, variants(), repeats)]
+    rows = []
+    for name, variants in cases().items():
+        if only in name:
+            children = {variant: Child(name, variant) for variant in variants()}
+            rows += interleaved(name, {variant: child.turn for variant, child in children.items()}, repeats)
+            for child in children.values():
+                child.end()
     about = (
         f"Milliseconds a training step, or a compilation; ratio of times to the first variant, medians of {repeats}"
         " interleaved turns, lowest and highest paired ratio in brackets"
     )
     return {"about": about, "unit": "ms", "rows": rows}
+
+
+def cases() -> dict[str, Callable[[], dict[str, Maker]]]:
+    """Return by the name of each case the function that returns by name what makes its variants."""
+    return {
+        f"LSTM step, {HIDDEN} features, {STEPS} steps, batch {SEQUENCES}": lstm,
+        f"Fashion-MNIST CNN step, batch {IMAGES}": cnn,
+        f"decoder step, {DEPTH} layers of {WIDTH}, {LENGTH} tokens, batch {TEXTS}": transformer,
+        "compile a decoder's step, blocks scanned": compilation,
+    }
+
+
+class Child:
+    """One variant in a process of its own."""
+
+    def __init__(self, case: str, variant: str) -> None:
+        """Start it."""
+        spawning = multiprocessing.get_context("spawn")
+        self._connection, theirs = spawning.Pipe()
+        self._process = spawning.Process(target=serve, args=(theirs, case, variant), daemon=True)
+        self._process.start()
+
+    def turn(self) -> float:
+        """Let it take a turn and return what that took."""
+        self._connection.send(True)
+        return self._connection.recv()
+
+    def end(self) -> None:
+        """Let it end."""
+        self._connection.send(False)
+        self._process.join()
+
+
+def serve(connection: Connection, case: str, variant: str) -> None:
+    """Take a turn for each true that comes."""
+    if variant.startswith("PyTorch"):
+        import torch
+
+        torch.set_num_threads(available_cpus())
+    else:
+        keep_freed_memory()
+        jax.config.update("jax_enable_compilation_cache", False)
+    turn = cases()[case]()[variant]()
+    while connection.recv():
+        connection.send(turn())
 
 
 def timed(step: Callable[[], Any], count: int) -> Turn:
@@ -124,26 +173,34 @@ class Sequence(nn.Module):
         return {"states": self.layer(x_BTD, train=train)[0]}
 
 
-def lstm() -> dict[str, Turn]:
+def lstm() -> dict[str, Maker]:
     """Return the variants of one LSTM layer, as wide inside as its inputs, and the mean square of its states."""
     x_BTD = np.random.default_rng(0).standard_normal((SEQUENCES, STEPS, HIDDEN), np.float32)
-    turns: dict[str, Turn] = {}
 
     def squares(apply: Apply, batch: Batch) -> Loss:
         outputs, model_state = apply(batch["x"])
         square_BTH = jax.numpy.square(outputs["states"])
         return Loss(square_BTH.sum(), jax.numpy.asarray(square_BTH.size, np.float32), {}, model_state)
 
-    if TORCH:
+    def in_torch() -> Turn:
         import torch
 
         module, x = torch.nn.LSTM(HIDDEN, HIDDEN, batch_first=True), torch.tensor(x_BTD)
-        turns["PyTorch nn.LSTM"] = theirs(module, lambda: module(x)[0].square().mean(), 4)
-    turns["jaxlab"] = ours(Sequence(Stack.of("lstm", HIDDEN, 1, False, 0.0, 1.0)), squares, {"x": x_BTD}, 4)
-    return {**turns, "Flax nn.RNN": ours(Sequence(None), squares, {"x": x_BTD}, 4)}
+        return theirs(module, lambda: module(x)[0].square().mean(), 4)
+
+    layer = Sequence(Stack.of("lstm", HIDDEN, 1, False, 0.0, 1.0))
+    return beside("PyTorch nn.LSTM", in_torch) | {
+        "jaxlab": functools.partial(ours, layer, squares, {"x": x_BTD}, 4),
+        "Flax nn.RNN": functools.partial(ours, Sequence(None), squares, {"x": x_BTD}, 4),
+    }
 
 
-def cnn() -> dict[str, Turn]:
+def beside(name: str, maker: Maker) -> dict[str, Maker]:
+    """Return PyTorch's variant where it is installed."""
+    return {name: maker} if TORCH else {}
+
+
+def cnn() -> dict[str, Maker]:
     """Return the variants of the model of ``configs/fashion_mnist_cnn.py``."""
     generator = np.random.default_rng(0)
     image_BHWC = generator.standard_normal((IMAGES, 28, 28, 1), np.float32)
@@ -151,8 +208,8 @@ def cnn() -> dict[str, Turn]:
     data = spec_of(batch, classes=tuple("0123456789"))
     config = jaxlab.load_config(ROOT / "configs/fashion_mnist_cnn.py")
     model, smoothing = configs.build(config.model, data=data, batch_axis=None), config.objective.label_smoothing
-    turns: dict[str, Turn] = {}
-    if TORCH:
+
+    def in_torch() -> Turn:
         import torch
 
         layers: list[torch.nn.Module] = []
@@ -166,24 +223,26 @@ def cnn() -> dict[str, Turn]:
         image = torch.tensor(np.ascontiguousarray(image_BHWC.transpose(0, 3, 1, 2)))
         label = torch.tensor(batch["label"]).long()
         entropy = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)
-        turns["PyTorch eager"] = theirs(module, lambda: entropy(module(image), label), 8)
-    return {**turns, "jaxlab": ours(model, classify.make(data, label_smoothing=smoothing), batch, 8)}
+        return theirs(module, lambda: entropy(module(image), label), 8)
+
+    objective = classify.make(data, label_smoothing=smoothing)
+    return beside("PyTorch eager", in_torch) | {"jaxlab": functools.partial(ours, model, objective, batch, 8)}
 
 
-def transformer() -> dict[str, Turn]:
+def transformer() -> dict[str, Maker]:
     """Return the variants of a decoder of GPT-2's kind without dropout."""
     batch = texts(TEXTS, LENGTH)
-    turns: dict[str, Turn] = {}
-    if TORCH:
+
+    def in_torch() -> Turn:
         import torch
 
         module, tokens_BT = torch_decoder(), torch.tensor(batch["tokens"]).long()
         entropy = torch.nn.functional.cross_entropy
-        turns["PyTorch eager"] = theirs(
-            module, lambda: entropy(module(tokens_BT)[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten()), 2
-        )
+        return theirs(module, lambda: entropy(module(tokens_BT)[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten()), 2)
+
     data = spec_of(batch, vocabulary_size=VOCABULARY)
-    return {**turns, "jaxlab": ours(our_decoder(data, DEPTH, False), language.causal(data), batch, 2)}
+    jaxlabs = functools.partial(ours, our_decoder(data, DEPTH, False), language.causal(data), batch, 2)
+    return beside("PyTorch eager", in_torch) | {"jaxlab": jaxlabs}
 
 
 def our_decoder(data: DataSpec, depth: int, scan: bool) -> nn.Module:
@@ -234,7 +293,7 @@ def torch_decoder() -> torch.nn.Module:
     return Decoder()
 
 
-def compilation() -> dict[str, Turn]:
+def compilation() -> dict[str, Maker]:
     """Return what it takes to trace and compile the training step of a flat decoder and of a deep one, anew each turn.
 
     Few and short texts: their number changes the work of a step, not the program.
@@ -253,7 +312,7 @@ def compilation() -> dict[str, Turn]:
 
         return turn
 
-    return {f"{depth} layers": turn_of(depth) for depth in (SHALLOW, DEEP)}
+    return {f"{depth} layers": functools.partial(turn_of, depth) for depth in (SHALLOW, DEEP)}
 
 
 def texts(rows: int, length: int) -> dict[str, np.ndarray]:

@@ -102,7 +102,7 @@ def make(
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
     stochastic_depth: float = 0.0,
-    attention: str = "xla",
+    attention: str = "einsum",
     scan: bool = False,
     remat: str = "none",
 ) -> Decoder:
@@ -143,7 +143,7 @@ def gpt2(
     heads: int = 12,
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
-    attention: str = "xla",
+    attention: str = "einsum",
     scan: bool = False,
     remat: str = "none",
 ) -> Decoder:

@@ -144,7 +144,7 @@ def make(
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
     stochastic_depth: float = 0.0,
-    attention: str = "xla",
+    attention: str = "einsum",
     scan: bool = False,
     remat: str = "none",
 ) -> Classifier:
@@ -188,7 +188,7 @@ def masked(
     head: bool = True,
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
-    attention: str = "xla",
+    attention: str = "einsum",
     scan: bool = False,
     remat: str = "none",
 ) -> Masked:

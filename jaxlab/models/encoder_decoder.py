@@ -131,7 +131,7 @@ def make(
     dropout: float = 0.1,
     attention_dropout: float = 0.0,
     stochastic_depth: float = 0.0,
-    attention: str = "xla",
+    attention: str = "einsum",
     scan: bool = False,
     remat: str = "none",
 ) -> EncoderDecoder:

@@ -89,7 +89,7 @@ def make(
     depth: int = 2,
     heads: int = 1,
     dropout: float = 0.2,
-    attention: str = "xla",
+    attention: str = "einsum",
 ) -> SASRec:
     """Return a SASRec model; it is called with the items and perhaps their mask.
 

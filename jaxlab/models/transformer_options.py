@@ -47,7 +47,7 @@ class Layers:
       attention_dropout: of the attention's weights.
       hidden_dropout: of the feed-forward's hidden features.
       stochastic_depth: how often the last block's sublayers are skipped for an example; from 0, rising with depth.
-      attention: ``xla``, ``cudnn`` (bfloat16 on an NVIDIA GPU) or ``einsum``; dropout of the weights needs the latter,
+      attention: ``einsum``, ``xla`` or ``cudnn`` (bfloat16 on an NVIDIA GPU); dropout of the weights needs the first,
         and takes it in training.
       scan: whether the blocks are one `jax.lax.scan`: parameters in ``layers`` with a leading L, not ``layers_0`` ...;
         the program is then of the same size whatever the depth.
@@ -74,7 +74,7 @@ class Layers:
     attention_dropout: float = 0.0
     hidden_dropout: float = 0.0
     stochastic_depth: float = 0.0
-    attention: str = "xla"
+    attention: str = "einsum"
     scan: bool = False
     remat: str = "none"
     kernel_init: Initializer = GLOROT

@@ -60,7 +60,7 @@ def make(
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
     stochastic_depth: float = 0.0,
-    attention: str = "xla",
+    attention: str = "einsum",
     scan: bool = False,
     remat: str = "none",
 ) -> ViT:

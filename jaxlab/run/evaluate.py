@@ -16,6 +16,7 @@ from jaxlab.core.types import HostBatch, PyTree
 from jaxlab.data.feeding import prefetch
 from jaxlab.optim import evaluation
 from jaxlab.run.assemble import SPLITS, Experiment, assemble, strategy_of
+from jaxlab.run.host_memory import keep_freed_memory
 from jaxlab.run.restore import restore
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.evaluate import predict, summarise
@@ -41,6 +42,7 @@ def evaluate(
       DataError: no run, no such checkpoint or no data.
       ConfigError: the config has no such split.
     """
+    keep_freed_memory()
     folder = Path(workdir).expanduser().resolve()
     config = record.read_config(folder)
     record.restore_imports(folder)

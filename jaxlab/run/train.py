@@ -22,6 +22,7 @@ from jaxlab.core.types import Periodic, Statistics, TrainState
 from jaxlab.data.feeding import chunk_steps, feed, prefetch
 from jaxlab.run import environment
 from jaxlab.run.assemble import Experiment, assemble, make_hooks, make_sinks, strategy_of
+from jaxlab.run.host_memory import keep_freed_memory
 from jaxlab.run.journal import Journal
 from jaxlab.run.optimizer import log_rules, rule_matches
 from jaxlab.run.overheard import overheard, say
@@ -50,6 +51,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[s
       DivergedError: the loss is no longer finite.
       PreemptedError: asked to stop by SIGTERM or SIGINT; the state is saved.
     """
+    keep_freed_memory()
     folder = Path(workdir).expanduser().resolve()
     if (folder / record.CONFIG).exists():  # a run of another config is refused before its data are opened
         record.open_run(folder, config, origin or {})

@@ -265,7 +265,10 @@ def count(given):
         ({"attention_dropout": float("nan")}, "config.model.attention_dropout=nan"),
         ({"norm": "layr"}, "config.model.norm='layr'.*did you mean 'layer'"),
         ({"activation": "swigl"}, "did you mean 'swiglu'"),
-        ({"attention": "flash"}, "config.model.attention='flash': expected one of xla, cudnn, einsum"),
+        (
+            {"attention": "flash"},
+            "config.model.attention='flash': expected one of einsum, xla, cudnn; did you mean 'xla'",
+        ),
         ({"remat": "dot"}, "did you mean 'dots'"),
         ({"attention": "cudnn", "attention_dropout": 0.1}, "attention_dropout=0.1: the fused attention has none"),
         ({"attention": "cudnn"}, "config.model.heads=4: cuDNN's attention has heads of a multiple of 8 features"),
