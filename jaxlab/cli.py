@@ -23,6 +23,7 @@ _COMMANDS = {
     "check": "check a config without training: data, parameters, cost, warnings",
     "audit": "say what is wrong with a config's data: duplicates, leaks, missing values, overlap of splits",
     "evaluate": "measure a checkpoint on a split: metrics, prediction store, pictures",
+    "compare": "say whether a run is better than another on the same examples: differences, intervals, tests",
     "doctor": "say what this machine has",
 }
 
@@ -102,6 +103,11 @@ def _options(command: str) -> dict[str, dict[str, Any]]:
             "--step": {"default": "best", "help": "best, latest or a number (default: best, chosen on valid)"},
             "--batch_size": {"type": int, "help": "examples a batch; does not change the result"},
         },
+        "compare": {
+            "first": {"help": "a run's directory", "metavar": "RUN_A"},
+            "second": {"help": "another's, measured on the same split", "metavar": "RUN_B"},
+            "--split": {"default": "test", "help": "train, valid or test (default: test)"},
+        },
         "doctor": {},
     }[command]
 
@@ -175,9 +181,29 @@ def _evaluate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str
 
     result = evaluate(parsed.workdir, parsed.split, parsed.step, parsed.batch_size)
     for name, value in result["metrics"].items():
-        print(f"{name} {value:.4f}  (n={result['n']}, step {result['step']})", file=sys.stderr)
+        print(f"{name} {_with_interval(value, result['intervals'].get(name), result)}", file=sys.stderr)
     if result["split"] == "test" and result["reads"] > 1:
         print(f"this run has read its test labels {result['reads']} times", file=sys.stderr)
+    return result
+
+
+def _with_interval(value: float, interval: dict[str, Any] | None, result: dict[str, Any]) -> str:
+    """Return a number as it is printed: with its interval at 95 %, of how many and by what method."""
+    if interval is None:
+        return f"{value:.4f}  (n={result['n']}, step {result['step']})"
+    about = f"n={interval['n']}, {interval['method']}, step {result['step']}"
+    return f"{value:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]  ({about})"
+
+
+def _compare(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    from jaxlab.run.compare import compare
+
+    result = compare(parsed.first, parsed.second, parsed.split)
+    for name, found in result["differences"].items():
+        bounds = f"{found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+        exact = f", McNemar p={found['mcnemar_p']:.4f}" if "mcnemar_p" in found else ""
+        about = f"p={found['p']:.4f}{exact}, n={found['n']}, {found['method']}"
+        print(f"{name} {found['first']:.4f} -> {found['second']:.4f}: {bounds}  ({about})", file=sys.stderr)
     return result
 
 

@@ -116,7 +116,7 @@ def test_a_validation_that_gives_no_number_is_not_the_best_and_does_not_stop_the
     values = [row["valid/score"] for row in record.read_metrics(run.workdir) if "valid/score" in row]
     assert [str(value) for value in values] == ["nan", "1.0", "nan"]
     assert run.summary["best"] == {"metric": "valid/score", "value": 1.0, "step": 20}
-    assert run.evaluate("valid", "best")["step"] == 20
+    assert run.evaluate("train", "best")["step"] == 20
 
 
 def test_what_is_not_there_is_refused(run):

@@ -1,0 +1,140 @@
+"""From stored outputs to intervals: what each example adds to a metric's sums, drawn again with replacement.
+
+Whatever is additive has an interval so, a user's own metric too; the same sums check the evaluation's numbers.
+Shape letters: N examples, S sums.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxlab.core.errors import DataError
+from jaxlab.core.types import Metric, PyTree
+from jaxlab.metrics.intervals import Interval, bootstrap, wilson
+
+_CHUNK = 4096  # examples at once
+_TOLERANCE = 1e-4  # relative, between sums of float32 in another order
+
+
+class Sums(NamedTuple):
+    """What each example adds to a metric's statistics, as a row of numbers."""
+
+    rows: np.ndarray  # [N, S]
+    tree: Callable[[np.ndarray], PyTree]  # from such numbers [S] to the statistics
+
+    @property
+    def is_share(self) -> bool:
+        """Whether examples of weight 1 either succeed or fail."""
+        places = self.tree(np.arange(self.rows.shape[1], dtype=np.float64))
+        if not isinstance(places, Mapping) or set(places) != {"sum", "weight"} or self.rows.shape[1] != 2:
+            return False
+        return bool((self.rows[:, int(places["weight"])] == 1).all() and np.isin(self.successes, (0, 1)).all())
+
+    @property
+    def successes(self) -> np.ndarray:
+        """What each example adds to ``sum`` [N]."""
+        result: np.ndarray = self.rows[:, int(self.tree(np.arange(self.rows.shape[1], dtype=np.float64))["sum"])]
+        return result
+
+
+def per_example(metric: Metric, table: Mapping[str, np.ndarray]) -> Sums | None:
+    """Return what each row of `table` adds to the metric; None where it reads fields that the table does not have."""
+    outputs = {name: value for name, value in table.items() if np.issubdtype(value.dtype, np.number)}
+
+    def one(row: Mapping[str, jax.Array]) -> PyTree:
+        return metric.update({name: value[None] for name, value in row.items()}, {"mask": jnp.ones(1)})
+
+    first = {name: value[0] for name, value in outputs.items()}
+    try:
+        shapes = jax.eval_shape(one, first)
+    except KeyError:
+        return None
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    compiled = jax.jit(jax.vmap(lambda row: ravel_pytree(one(row))[0]))
+    count = len(table["id"])
+    rows = [
+        np.asarray(compiled({name: value[start : start + _CHUNK] for name, value in outputs.items()}), np.float64)
+        for start in range(0, count, _CHUNK)
+    ]
+    return Sums(np.concatenate(rows) if rows else np.zeros((0, size)), _unravel(shapes))
+
+
+def _unravel(shapes: PyTree) -> Callable[[np.ndarray], PyTree]:
+    """Return the way back from numbers in the order of the leaves, in float64, which JAX's own would round."""
+    leaves, structure = jax.tree.flatten(shapes)
+    ends = np.cumsum([math.prod(leaf.shape) for leaf in leaves])
+
+    def tree(flat_S: np.ndarray) -> PyTree:
+        parts = np.split(flat_S, ends[:-1])
+        return structure.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
+
+    return tree
+
+
+def named(name: str, value: float | Mapping[str, float]) -> dict[str, float]:
+    """Return a metric's number, or its several numbers as ``name/part``."""
+    return {f"{name}/{part}": number for part, number in value.items()} if isinstance(value, Mapping) else {name: value}
+
+
+def intervals(
+    metrics: Mapping[str, Metric], table: Mapping[str, np.ndarray], split: str, measured: Mapping[str, float]
+) -> dict[str, Interval]:
+    """Return by ``split/name`` the interval of each metric that the stored outputs suffice for.
+
+    Args:
+      metrics: additive ones.
+      table: the outputs of real examples, each [N, ...], and their ``id``.
+      split: what was measured.
+      measured: the evaluation's own numbers, which the stored outputs must give again.
+
+    Raises:
+      DataError: they do not.
+    """
+    found: dict[str, Interval] = {}
+    for name, metric in metrics.items():
+        sums = per_example(metric, table)
+        if sums is None or not len(sums.rows):
+            continue
+        again = named(f"{split}/{name}", metric.compute(sums.tree(sums.rows.sum(axis=0))))
+        for path, point in again.items():
+            _check_same(path, measured[path], float(point))
+            found[path] = _interval(metric, sums, f"{split}/{name}", path)
+    return found
+
+
+def statistic_of(metric: Metric, sums: Sums, name: str, path: str) -> Callable[[np.ndarray], float]:
+    """Return the function from sums [S] to the one of the metric's numbers that is called `path`."""
+    return lambda sums_S: float(named(name, metric.compute(sums.tree(sums_S)))[path])
+
+
+def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
+    """Return intervals as JSON holds them."""
+    return {name: interval._asdict() for name, interval in found.items()}
+
+
+def _interval(metric: Metric, sums: Sums, name: str, path: str) -> Interval:
+    statistic = statistic_of(metric, sums, name, path)
+    if sums.is_share and path == name:
+        share = sums.rows.sum(axis=0)
+        point, n = statistic(share), len(sums.rows)
+        successes = point * n
+        if math.isclose(successes, round(successes), abs_tol=1e-6):  # the metric is the share itself
+            return wilson(round(successes), n)
+    return bootstrap(sums.rows, statistic)
+
+
+def _check_same(path: str, measured: float, again: float) -> None:
+    undefined = math.isnan(measured) and math.isnan(again)
+    same = undefined or math.isclose(measured, again, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    if not same:
+        raise DataError(
+            f"{path} was {measured:.8g} when measured, and is {again:.8g} from the stored outputs; expected the same: "
+            "does the metric's update depend on other rows of its batch?"
+        )

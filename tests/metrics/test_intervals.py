@@ -1,0 +1,194 @@
+"""Intervals against scipy, scikit-learn, the definitions written out, and the coverage that they promise."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from jaxlab.metrics.intervals import (
+    block_bootstrap,
+    bootstrap,
+    delong,
+    delong_covariance,
+    draws,
+    group_sums,
+    wilson,
+)
+from jaxlab.metrics.paired import delong_test, mcnemar, paired_bootstrap
+
+
+def mean(sums):
+    return sums[0] / sums[1] if sums[1] else math.nan
+
+
+def rows_of(values):
+    return np.stack([values, np.ones(len(values))], axis=1)
+
+
+@given(st.integers(1, 500), st.floats(0, 1))
+def test_wilson_is_scipys(n, share):
+    successes = round(share * n)
+    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    found = wilson(successes, n)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert found.low <= found.point <= found.high
+
+
+scores = st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=60).filter(
+    lambda rows: len({positive for positive, _ in rows}) == 2
+)
+
+
+@settings(deadline=None)
+@given(scores)
+def test_delongs_area_is_scikit_learns_ties_included(rows):
+    positive, score = map(np.array, zip(*rows, strict=True))
+    assert delong(positive, score).point == pytest.approx(roc_auc_score(positive, score), abs=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(scores, st.randoms(use_true_random=False))
+def test_delongs_covariance_is_that_of_the_placements_written_out(rows, random):
+    positive, first = map(np.array, zip(*rows, strict=True))
+    second = first + np.array([random.randint(-2, 2) for _ in rows])
+    above, below = [], []
+    for score in (first, second):
+        wins = np.array([[(p > q) + (p == q) / 2 for q in score[~positive]] for p in score[positive]])
+        above.append(wins.mean(axis=1))
+        below.append(wins.mean(axis=0))
+    expected = np.zeros((2, 2))
+    for placements in (above, below):
+        if len(placements[0]) > 1:
+            expected += np.cov(placements) / len(placements[0])
+    np.testing.assert_allclose(delong_covariance(positive, np.stack([first, second]))[1], expected, atol=1e-12)
+
+
+def test_one_class_has_no_area_and_no_examples_have_no_interval():
+    with pytest.raises(ValueError, match="3 positive and 0 negative examples is undefined"):
+        delong(np.ones(3, bool), np.arange(3))
+    with pytest.raises(ValueError, match="no examples"):
+        bootstrap(np.zeros((0, 2)), mean)
+    with pytest.raises(ValueError, match="no examples"):
+        wilson(0, 0)
+
+
+def test_a_statistic_without_a_value_is_undefined_and_not_zero():
+    found = bootstrap(np.zeros((5, 2)), mean)
+    assert found.method == "undefined"
+    assert math.isnan(found.point)
+    assert math.isnan(found.low)
+
+
+def test_resamples_in_which_it_is_undefined_are_counted():
+    rows = np.zeros((4, 2))
+    rows[0] = 3, 1  # the one example with a weight is missing from (3/4)^4 of the resamples
+    found = bootstrap(rows, mean)
+    lost = int(found.method.split(", ")[1].split()[0])
+    assert lost == pytest.approx(1000 * 0.75**4, abs=60)
+    assert (found.point, found.low, found.high) == (3, 3, 3)
+
+
+def test_the_bootstrap_of_a_mean_is_scipys():
+    values = np.random.default_rng(0).exponential(size=200)
+    found = bootstrap(rows_of(values), mean, resamples=20_000)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
+
+
+def test_every_resample_has_as_many_units_and_draws_each_equally_often():
+    drawn = np.array(list(draws(7, 4000, 0)))
+    assert (drawn.sum(axis=1) == 7).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.06)
+
+
+def test_groups_of_equal_rows_are_worth_one_row_each():
+    values = np.random.default_rng(0).normal(size=30)
+    alone = bootstrap(rows_of(values), mean)
+    fivefold, groups = np.repeat(values, 5), np.repeat(np.arange(30), 5)
+    grouped = bootstrap(rows_of(fivefold), mean, groups)
+    assert grouped.n == 30
+    assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+    naive = bootstrap(rows_of(fivefold), mean)
+    assert naive.high - naive.low < (grouped.high - grouped.low) / 1.8  # by the square root of 5
+
+
+def test_group_sums_are_those_of_a_loop():
+    rows, groups = np.arange(12.0).reshape(6, 2), np.array(["b", "a", "b", "c", "a", "a"])
+    expected = [rows[groups == name].sum(axis=0) for name in "abc"]
+    np.testing.assert_array_equal(group_sums(rows, groups), expected)
+
+
+def series(seed, length=400, memory=0.8):
+    noise = np.random.default_rng(seed).normal(size=length + 100)
+    values = np.zeros_like(noise)
+    for place in range(1, len(noise)):
+        values[place] = memory * values[place - 1] + noise[place]
+    return values[100:]
+
+
+def test_blocks_of_a_series_give_wider_intervals_than_its_rows():
+    rows = rows_of(series(0))
+    blocks, single = block_bootstrap(rows, mean), bootstrap(rows, mean)
+    assert blocks.point == pytest.approx(single.point)
+    assert blocks.high - blocks.low > 1.7 * (single.high - single.low)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mean", "share", "area"])
+def test_nineteen_of_twenty_intervals_hold_the_truth(kind):
+    held, repeats = 0, 400
+    for seed in range(repeats):
+        generator = np.random.default_rng(seed)
+        if kind == "mean":
+            found, truth = bootstrap(rows_of(generator.normal(size=100)), mean, resamples=300, seed=seed), 0.0
+        elif kind == "share":
+            found, truth = wilson(int((generator.random(80) < 0.9).sum()), 80), 0.9
+        else:
+            positive = np.arange(120) < 60
+            found, truth = delong(positive, generator.normal(size=120) + positive), stats.norm.cdf(1 / math.sqrt(2))
+        held += found.low <= truth <= found.high
+    assert held / repeats == pytest.approx(0.95, abs=0.035)  # three standard errors
+
+
+def test_mcnemar_is_the_binomial_test_of_who_is_right_where_they_differ():
+    first = np.array([1] * 20 + [0] * 8 + [1] * 2, bool)
+    second = np.array([1] * 20 + [1] * 8 + [0] * 2, bool)
+    assert mcnemar(first, second) == pytest.approx(2 * stats.binom.cdf(2, 10, 0.5))
+    assert mcnemar(first, first) == 1.0
+
+
+def test_paired_is_narrower_than_apart_and_sees_what_apart_does_not():
+    base = np.random.default_rng(0).normal(size=300)
+    better = base + 0.1 + 0.2 * np.random.default_rng(1).normal(size=300)
+    found = paired_bootstrap(rows_of(base), rows_of(better), mean)
+    assert found.difference == pytest.approx((better - base).mean())
+    assert found.low > 0
+    assert found.p < 0.01
+    swapped = paired_bootstrap(rows_of(better), rows_of(base), mean)
+    assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_of_equal_models_nothing_is_found():
+    rows = rows_of(np.random.default_rng(0).normal(size=50))
+    assert paired_bootstrap(rows, rows, mean)[2:6] == (0, 0, 0, 1)
+    positive, score = np.arange(40) < 20, np.random.default_rng(1).normal(size=40)
+    assert delong_test(positive, score, score).p == 1
+
+
+@pytest.mark.slow
+def test_without_a_difference_one_in_twenty_tests_finds_one():
+    found, repeats = {"bootstrap": 0, "DeLong": 0}, 300
+    for seed in range(repeats):
+        generator = np.random.default_rng(seed)
+        common = generator.normal(size=100)
+        one, other = (common + generator.normal(size=100) for _ in range(2))
+        found["bootstrap"] += paired_bootstrap(rows_of(one), rows_of(other), mean, 300, seed).p < 0.05
+        positive = np.arange(100) < 50
+        found["DeLong"] += delong_test(positive, one + positive, other + positive).p < 0.05
+    assert {name: count / repeats for name, count in found.items()} == pytest.approx(
+        {"bootstrap": 0.05, "DeLong": 0.05}, abs=0.038
+    )
