@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from train_helpers import ROOT, finish, start
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # it compiles every model twice for 8 devices
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("models")]
+# It compiles every model twice for 8 devices: in one process, once.
 
 
 @pytest.fixture(scope="module")
