@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from jaxlab.core import record
-from jaxlab.core.config import build
 from jaxlab.core.errors import DataError, did_you_mean
 from jaxlab.core.types import Metric
 from jaxlab.metrics.paired import delong_test, mcnemar, paired_bootstrap
+from jaxlab.run.assemble import assemble
 from jaxlab.run.evaluate import EVALUATION, read_arrays
 from jaxlab.run.uncertainty import named, per_example, statistic_of
 
@@ -33,10 +33,9 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], split
     steps = [_last_step(folder, split) for folder in folders]
     tables = [read_arrays(folder, split, step) for folder, step in zip(folders, steps, strict=True)]
     one, other = tables[0], _in_order_of(tables[0], tables[1], folders)
-    measured = [_metrics(folder) for folder in folders]
     differences: dict[str, dict[str, Any]] = {}
-    for name in (name for name in measured[0] if name in measured[1]):
-        differences |= _differences(f"{split}/{name}", measured[0][name], one, other)
+    for name, metric in _common_metrics(folders, split).items():
+        differences |= _differences(f"{split}/{name}", metric, one, other)
     if (scores := _two_class_scores(one, other)) is not None:
         differences[f"{split}/roc_auc"] = delong_test(one["target"] == 1, *scores)._asdict()
     if not differences:
@@ -73,10 +72,13 @@ def _in_order_of(one: Table, other: Table, folders: list[Path]) -> Table:
     return other
 
 
-def _metrics(folder: Path) -> dict[str, Metric]:
-    record.restore_imports(folder)
-    metrics: dict[str, Metric] = build(record.read_config(folder).metrics, path="config.metrics")
-    return metrics
+def _common_metrics(folders: list[Path], split: str) -> dict[str, Metric]:
+    """Return the metrics that both runs' configs have by the same name with the same options."""
+    configs = [record.read_config(folder) for folder in folders]
+    record.restore_imports(folders[0])
+    built = assemble(configs[0], (split,), record.read_learnt(folders[0])).metrics
+    ours, theirs = (config.metrics.to_dict() for config in configs)
+    return {name: metric for name, metric in built.items() if ours[name] == theirs.get(name)}
 
 
 def _differences(name: str, metric: Metric, one: Table, other: Table) -> dict[str, dict[str, Any]]:

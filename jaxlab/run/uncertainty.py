@@ -46,7 +46,7 @@ class Sums(NamedTuple):
 
 def per_example(metric: Metric, table: Mapping[str, np.ndarray]) -> Sums | None:
     """Return what each row of `table` adds to the metric; None where it reads fields that the table does not have."""
-    outputs = {name: value for name, value in table.items() if np.issubdtype(value.dtype, np.number)}
+    outputs = {name: value for name, value in table.items() if value.dtype.kind not in "OSUMm"}  # texts and times
 
     def one(row: Mapping[str, jax.Array]) -> PyTree:
         return metric.update({name: value[None] for name, value in row.items()}, {"mask": jnp.ones(1)})

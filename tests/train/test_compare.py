@@ -93,6 +93,15 @@ def test_a_run_does_not_differ_from_itself(runs):
         assert (found["difference"], found["low"], found["high"], found["p"]) == (0, 0, 0, 1)
 
 
+def test_metrics_of_one_name_and_other_options_are_not_compared(runs, tmp_path):
+    config = tiny.cnn()
+    config.train.update({"steps": 1, "eval_every": 1, "checkpoint_every": 1})
+    config.metrics.f1 = spec("jaxlab.metrics.classify:precision_recall_f1", average="micro")
+    run = jaxlab.train(config, tmp_path / "micro")
+    run.evaluate("test")
+    assert set(compare(runs[0].workdir, run.workdir)["differences"]) == {"test/accuracy", "test/cross_entropy"}
+
+
 def test_the_command_prints_each_difference_and_ends_in_json(runs, capsys):
     assert main(["compare", str(runs[0].workdir), str(runs[1].workdir)]) == 0
     printed = capsys.readouterr()
