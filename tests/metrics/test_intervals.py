@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from jaxlab.metrics.intervals import (
     block_bootstrap,
+    block_length,
     bootstrap,
     delong,
     delong_covariance,
@@ -152,6 +153,14 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(kind):
             found, truth = delong(positive, generator.normal(size=120) + positive), stats.norm.cdf(1 / math.sqrt(2))
         held += found.low <= truth <= found.high
     assert held / repeats == pytest.approx(0.95, abs=0.035)  # three standard errors
+
+
+def test_blocks_grow_with_memory_and_length_by_the_cube_root():
+    lengths = [block_length(rows_of(series(0, 8000, memory))) for memory in (0.0, 0.3, 0.8)]
+    assert lengths == sorted(lengths)
+    assert lengths[2] == pytest.approx((1.5 * (1.6 / 0.36) ** 2 * 8000) ** (1 / 3), rel=0.1)
+    assert block_length(rows_of(series(0, 1000, 0.8))) == pytest.approx(lengths[2] / 2, rel=0.15)
+    assert block_length(rows_of(np.ones(10))) == 1
 
 
 def test_mcnemar_is_the_binomial_test_of_who_is_right_where_they_differ():
