@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/coverage.md"))
     given = parser.parse_args()
     lines = [
-        f"How many of {given.draws} intervals hold the truth (`python scripts/coverage.py`); bold where not 93 to 97 %.",
+        f"How many of {given.draws} intervals hold the truth (`python scripts/coverage.py`); bold: not 93 to 97 %.",
         "",
         "| what | method | hold it |",
         "|---|---|---|",

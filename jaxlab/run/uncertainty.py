@@ -51,9 +51,9 @@ def per_example(metric: Metric, table: Mapping[str, np.ndarray]) -> Sums | None:
     def one(row: Mapping[str, jax.Array]) -> PyTree:
         return metric.update({name: value[None] for name, value in row.items()}, {"mask": jnp.ones(1)})
 
-    first = {name: value[0] for name, value in outputs.items()}
+    row = {name: np.zeros(value.shape[1:], value.dtype) for name, value in outputs.items()}
     try:
-        shapes = jax.eval_shape(one, first)
+        shapes = jax.eval_shape(one, row)
     except KeyError:
         return None
     size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

@@ -76,6 +76,11 @@ def test_a_metric_of_what_is_not_stored_has_no_interval():
     assert intervals({"sum": metric}, table, "valid", {"valid/sum": 3.0}) == {}
 
 
+def test_a_split_without_rows_has_no_interval():
+    metric = Metric(lambda outputs, batch: {"sum": outputs["x"].sum()}, lambda sums: float(sums["sum"]))
+    assert intervals({"sum": metric}, {"id": np.arange(0), "x": np.zeros((0, 2))}, "valid", {"valid/sum": 0.0}) == {}
+
+
 def test_the_longer_run_is_better_beyond_doubt_and_the_tests_say_so_both_ways(runs):
     there, back = compare(runs[0].workdir, runs[1].workdir), compare(runs[1].workdir, runs[0].workdir)
     accuracy = there["differences"]["test/accuracy"]
