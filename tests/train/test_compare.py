@@ -18,8 +18,6 @@ from jaxlab.run.compare import compare
 from jaxlab.run.evaluate import read_arrays
 from jaxlab.run.uncertainty import intervals
 
-pytestmark = pytest.mark.xdist_group("compare")  # one process: its fixtures train
-
 
 def train(folder, steps, **metrics):
     config = tiny.cnn()

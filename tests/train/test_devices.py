@@ -9,7 +9,7 @@ from train_helpers import ROOT, finish, start
 
 MOVES = ["jit to jit on 1", "jit to jit on 2", "jit to pmap", "pmap to jit", "pmap to pmap on 2"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("devices")]  # one process: its fixtures train
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

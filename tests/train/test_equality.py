@@ -23,7 +23,7 @@ CASES = [
     "batch norm, pmap x 8",
 ]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("equality")]  # one process: its fixtures train
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from jaxlab.core.errors import ConfigError, DataError, UsageError
 from jaxlab.data import digits
 
 SIZE = 360  # of the test split
-pytestmark = pytest.mark.xdist_group("evaluate")  # one process: its fixtures train
 
 
 @pytest.fixture(scope="module")

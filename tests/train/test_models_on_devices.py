@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from train_helpers import ROOT, finish, start
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("models")]
-# It compiles every model twice for 8 devices: in one process, once.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # it compiles every model twice for 8 devices
 
 
 @pytest.fixture(scope="module")

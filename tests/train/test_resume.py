@@ -15,7 +15,7 @@ from jaxlab.core import record
 TINY = str(ROOT / "tests/train/tiny.py")
 PATIENCE = 90  # seconds to wait for a process to come so far
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]  # one process: its fixtures train
+pytestmark = pytest.mark.slow
 
 
 def train(preset, workdir, *more):
