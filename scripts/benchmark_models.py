@@ -84,6 +84,7 @@ class Child:
         self._connection, theirs = spawning.Pipe()
         self._process = spawning.Process(target=serve, args=(theirs, case, variant), daemon=True)
         self._process.start()
+        theirs.close()  # else a child that fails would be waited for without end
 
     def turn(self) -> float:
         """Let it take a turn and return what that took."""
