@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.core.types import Batch, Metric, Outputs, PyTree
-from jaxlab.metrics.sums import mean, weighted_sum
+from jaxlab.metrics.sums import mean, quotient, weighted_sum
 
 _AVERAGES = ("macro", "weighted", "micro", "binary")
 
@@ -96,10 +96,10 @@ def precision_recall_f1(average: str = "macro", positive: int = 1) -> Metric:
         right, predicted, there, either = counts
         scores = {"precision": (right, predicted), "recall": (right, there), "f1": (2 * right, either)}
         if average in ("micro", "binary"):
-            return {name: _ratio(over[0], under[0]) for name, (over, under) in scores.items()}
+            return {name: quotient(over[0], under[0]) for name, (over, under) in scores.items()}
         weight = there if average == "weighted" else (either > 0).astype(np.float64)
         return {
-            name: _ratio(float((weight * over / np.maximum(under, 1e-30)).sum()), weight.sum())
+            name: quotient((weight * over / np.maximum(under, 1e-30)).sum(), weight.sum())
             for name, (over, under) in scores.items()
         }
 
@@ -144,10 +144,6 @@ def calibration_error(bins: int = 15) -> Metric:
 
     def compute(statistics: PyTree) -> float:
         confidence_K, right_K = (np.asarray(statistics[name], np.float64) for name in ("confidence", "right"))
-        return _ratio(float(np.abs(confidence_K - right_K).sum()), float(np.sum(statistics["weight"])))
+        return quotient(np.abs(confidence_K - right_K).sum(), np.sum(statistics["weight"]))
 
     return Metric(update, compute)
-
-
-def _ratio(over: float, under: float) -> float:
-    return float(over / under) if under else float("nan")

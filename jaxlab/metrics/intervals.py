@@ -7,7 +7,7 @@ Usage: ``bootstrap(sums_NS, lambda sums_S: sums_S[0] / sums_S[1])``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 1000
+NORMAL_QUANTILE = float(stats.norm.ppf((1 + LEVEL) / 2))
 Statistic = Callable[[np.ndarray], float]
 
 
@@ -27,9 +28,6 @@ class Interval(NamedTuple):
     n: int
     method: str
 
-    def __str__(self) -> str:
-        return f"{self.point:.4f} [{self.low:.4f}, {self.high:.4f}]"
-
 
 def wilson(successes: float, n: int) -> Interval:
     """Return the interval of a share of `n` examples (Wilson 1927, J. Am. Stat. Assoc. 22, 209-212).
@@ -41,7 +39,7 @@ def wilson(successes: float, n: int) -> Interval:
     """
     if n <= 0:
         raise ValueError("a share of no examples is undefined")
-    z = _normal_quantile()
+    z = NORMAL_QUANTILE
     share, spread = successes / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
@@ -67,15 +65,29 @@ def bootstrap(
     Raises:
       ValueError: no examples.
     """
+    return bootstrap_each(sums_NS, lambda sums_S: {"": statistic(sums_S)}, groups_N, resamples, seed)[""]
+
+
+def bootstrap_each(
+    sums_NS: np.ndarray,
+    statistics: Callable[[np.ndarray], Mapping[str, float]],
+    groups_N: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return what `bootstrap` does for each of the numbers, by name, from the same draws."""
     units_GS, method = np.asarray(sums_NS, np.float64), "bootstrap over examples"
     if groups_N is not None:
         units_GS, method = group_sums(units_GS, groups_N), "bootstrap over groups"
     n = len(units_GS)
     if not n:
         raise ValueError("no examples to draw from")
-    point = float(statistic(units_GS.sum(axis=0)))
-    drawn = np.array([statistic(weight_G @ units_GS) for weight_G in draws(n, resamples, seed)])
-    return _percentiles(point, drawn, n, method)
+    points = statistics(units_GS.sum(axis=0))
+    drawn = [statistics(weight_G @ units_GS) for weight_G in draws(n, resamples, seed)]
+    return {
+        name: percentiles(float(point), np.array([numbers[name] for numbers in drawn]), n, method)
+        for name, point in points.items()
+    }
 
 
 def block_bootstrap(sums_NS: np.ndarray, statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
@@ -95,7 +107,7 @@ def block_bootstrap(sums_NS: np.ndarray, statistic: Statistic, resamples: int = 
     blocks_NS = until[length:] - until[:-length]
     scale = n / (count * length)  # the last block's surplus
     drawn = np.array([statistic(scale * (weight @ blocks_NS)) for weight in draws(n, resamples, seed, count)])
-    return _percentiles(float(statistic(sums_NS.sum(axis=0))), drawn, n, f"bootstrap over blocks of {length}")
+    return percentiles(float(statistic(sums_NS.sum(axis=0))), drawn, n, f"bootstrap over blocks of {length}")
 
 
 def block_length(sums_NS: np.ndarray) -> int:
@@ -135,7 +147,7 @@ def delong(positive_N: np.ndarray, score_N: np.ndarray) -> Interval:
       ValueError: one class only, for which the area is undefined.
     """
     area_M, covariance_MM = delong_covariance(positive_N, score_N[None])
-    half = _normal_quantile() * math.sqrt(max(covariance_MM[0, 0], 0.0))
+    half = NORMAL_QUANTILE * math.sqrt(max(covariance_MM[0, 0], 0.0))
     area = float(area_M[0])
     return Interval(area, max(0.0, area - half), min(1.0, area + half), len(score_N), "DeLong")
 
@@ -167,14 +179,11 @@ def _covariance(rows: list[np.ndarray]) -> np.ndarray:
     return np.atleast_2d(np.cov(rows, ddof=1)) if len(rows[0]) > 1 else np.zeros((len(rows), len(rows)))
 
 
-def _percentiles(point: float, drawn: np.ndarray, n: int, method: str) -> Interval:
+def percentiles(point: float, drawn: np.ndarray, n: int, method: str) -> Interval:
+    """Return the interval that resamples span; those without a value are left out and counted in `method`."""
     defined = drawn[~np.isnan(drawn)]
     if math.isnan(point) or not len(defined):
         return Interval(point, math.nan, math.nan, n, "undefined")
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     lost = len(drawn) - len(defined)
     return Interval(point, float(low), float(high), n, method + (f", {lost} undefined" if lost else ""))
-
-
-def _normal_quantile() -> float:
-    return float(stats.norm.ppf((1 + LEVEL) / 2))

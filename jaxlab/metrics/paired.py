@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from jaxlab.metrics.intervals import LEVEL, RESAMPLES, Statistic, delong_covariance, draws
+from jaxlab.metrics.intervals import NORMAL_QUANTILE, RESAMPLES, Statistic, delong_covariance, draws, percentiles
 
 
 class Difference(NamedTuple):
@@ -50,13 +50,13 @@ def paired_bootstrap(
         raise ValueError(f"{n} and {len(second_NS)} examples: expected as many in both, and some")
     first, second = (float(statistic(sums.sum(axis=0))) for sums in (first_NS, second_NS))
     drawn = np.array([statistic(w @ second_NS) - statistic(w @ first_NS) for w in draws(n, resamples, seed)])
-    drawn = drawn[~np.isnan(drawn)]
-    if math.isnan(first + second) or not len(drawn):
-        return Difference(first, second, math.nan, math.nan, math.nan, math.nan, n, "undefined")
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    side = min((1 + (drawn <= 0).sum()), (1 + (drawn >= 0).sum())) / (len(drawn) + 1)
+    found = percentiles(second - first, drawn, n, "paired bootstrap over examples")
+    if math.isnan(found.low):
+        return Difference(first, second, math.nan, math.nan, math.nan, math.nan, n, found.method)
+    defined = np.count_nonzero(~np.isnan(drawn))
+    side = min((1 + (drawn <= 0).sum()), (1 + (drawn >= 0).sum())) / (defined + 1)
     p = min(1.0, 2 * float(side))
-    return Difference(first, second, second - first, float(low), float(high), p, n, "paired bootstrap over examples")
+    return Difference(first, second, found.point, found.low, found.high, p, n, found.method)
 
 
 def mcnemar(first_right_N: np.ndarray, second_right_N: np.ndarray) -> float:
@@ -79,7 +79,7 @@ def delong_test(positive_N: np.ndarray, first_N: np.ndarray, second_N: np.ndarra
     area_M, covariance_MM = delong_covariance(positive_N, np.stack([first_N, second_N]))
     difference = float(area_M[1] - area_M[0])
     error = math.sqrt(max(covariance_MM[0, 0] + covariance_MM[1, 1] - 2 * covariance_MM[0, 1], 0.0))
-    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
+    half = NORMAL_QUANTILE * error
     p = float(2 * stats.norm.sf(abs(difference) / error)) if error else float(difference == 0)
     first, second = map(float, area_M)
     return Difference(first, second, difference, difference - half, difference + half, p, len(first_N), "DeLong")

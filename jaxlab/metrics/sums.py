@@ -17,5 +17,9 @@ def weighted_sum(value: Array, weight: Array) -> PyTree:
 
 def mean(statistics: PyTree) -> float:
     """Return the weighted mean; nan where nothing had a weight."""
-    weight = float(statistics["weight"])
-    return float(statistics["sum"]) / weight if weight else float("nan")
+    return quotient(statistics["sum"], statistics["weight"])
+
+
+def quotient(total: float | Array, weight: float | Array) -> float:
+    """Return `total` over `weight`; nan where the weight is 0."""
+    return float(total) / float(weight) if weight else float("nan")

@@ -14,8 +14,9 @@ from jaxlab.core.errors import DataError, did_you_mean
 from jaxlab.core.types import Metric
 from jaxlab.metrics.paired import delong_test, mcnemar, paired_bootstrap
 from jaxlab.run.assemble import assemble
-from jaxlab.run.evaluate import EVALUATION, read_arrays
-from jaxlab.run.uncertainty import named, per_example, statistic_of
+from jaxlab.run.evaluate import EVALUATION
+from jaxlab.run.store import read_arrays
+from jaxlab.run.uncertainty import numbers_of, per_example
 
 Table = Mapping[str, np.ndarray]
 
@@ -45,14 +46,15 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], split
 
 def _last_step(folder: Path, split: str) -> int:
     record.read_config(folder)  # there is a run
-    found = [entry for entry in record.read_json(folder / EVALUATION).values() if entry["split"] == split]
+    evaluations = record.read_json(folder / EVALUATION).values()
+    found = [entry for entry in evaluations if entry["split"] == split]
     if not found:
-        known = {entry["split"] for entry in record.read_json(folder / EVALUATION).values()}
+        known = {entry["split"] for entry in evaluations}
         raise DataError(
             f"{folder} has no predictions of the split {split!r}{did_you_mean(split, known)}; expected "
             f"jaxlab evaluate --workdir={folder} --split={split} before"
         )
-    return int(found[-1]["step"])
+    return int(max(found, key=lambda entry: int(entry["reads"]))["step"])  # a step keeps its place when read again
 
 
 def _in_order_of(one: Table, other: Table, folders: list[Path]) -> Table:
@@ -82,15 +84,15 @@ def _common_metrics(folders: list[Path], split: str) -> dict[str, Metric]:
 
 
 def _differences(name: str, metric: Metric, one: Table, other: Table) -> dict[str, dict[str, Any]]:
-    sums = [per_example(metric, table) for table in (one, other)]
-    if sums[0] is None or sums[1] is None:
+    first, second = (per_example(metric, table) for table in (one, other))
+    if first is None or second is None:
         return {}
-    found = {}
-    for path in named(name, metric.compute(sums[0].tree(sums[0].rows.sum(axis=0)))):
-        difference = paired_bootstrap(sums[0].rows, sums[1].rows, statistic_of(metric, sums[0], name, path))._asdict()
-        if sums[0].is_share and sums[1].is_share:
-            difference["mcnemar_p"] = mcnemar(sums[0].successes, sums[1].successes)
-        found[path] = difference
+    numbers, found = numbers_of(metric, first, name), {}
+    for path in numbers(first.rows.sum(axis=0)):
+        difference = paired_bootstrap(first.rows, second.rows, lambda sums_S, path=path: numbers(sums_S)[path])
+        found[path] = difference._asdict()
+        if first.successes is not None and second.successes is not None:
+            found[path]["mcnemar_p"] = mcnemar(first.successes, second.successes)
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxlab.core.errors import DataError
 from jaxlab.core.types import Metric, PyTree
-from jaxlab.metrics.intervals import Interval, bootstrap, wilson
+from jaxlab.metrics.intervals import Interval, bootstrap_each, wilson
+from jaxlab.train.evaluate import named
 
 _CHUNK = 4096  # examples at once
 _TOLERANCE = 1e-4  # relative, between sums of float32 in another order
@@ -30,18 +31,13 @@ class Sums(NamedTuple):
     tree: Callable[[np.ndarray], PyTree]  # from such numbers [S] to the statistics
 
     @property
-    def is_share(self) -> bool:
-        """Whether examples of weight 1 either succeed or fail."""
+    def successes(self) -> np.ndarray | None:
+        """Which examples succeed [N], 0 or 1, where each has the weight 1 and does or does not; None of other sums."""
         places = self.tree(np.arange(self.rows.shape[1], dtype=np.float64))
         if not isinstance(places, Mapping) or set(places) != {"sum", "weight"} or self.rows.shape[1] != 2:
-            return False
-        return bool((self.rows[:, int(places["weight"])] == 1).all() and np.isin(self.successes, (0, 1)).all())
-
-    @property
-    def successes(self) -> np.ndarray:
-        """What each example adds to ``sum`` [N]."""
-        result: np.ndarray = self.rows[:, int(self.tree(np.arange(self.rows.shape[1], dtype=np.float64))["sum"])]
-        return result
+            return None
+        sum_N, weight_N = (self.rows[:, int(places[name])] for name in ("sum", "weight"))
+        return sum_N if (weight_N == 1).all() and np.isin(sum_N, (0, 1)).all() else None
 
 
 def per_example(metric: Metric, table: Mapping[str, np.ndarray]) -> Sums | None:
@@ -78,11 +74,6 @@ def _unravel(shapes: PyTree) -> Callable[[np.ndarray], PyTree]:
     return tree
 
 
-def named(name: str, value: float | Mapping[str, float]) -> dict[str, float]:
-    """Return a metric's number, or its several numbers as ``name/part``."""
-    return {f"{name}/{part}": number for part, number in value.items()} if isinstance(value, Mapping) else {name: value}
-
-
 def intervals(
     metrics: Mapping[str, Metric], table: Mapping[str, np.ndarray], split: str, measured: Mapping[str, float]
 ) -> dict[str, Interval]:
@@ -102,32 +93,28 @@ def intervals(
         sums = per_example(metric, table)
         if sums is None or not len(sums.rows):
             continue
-        again = named(f"{split}/{name}", metric.compute(sums.tree(sums.rows.sum(axis=0))))
+        numbers = numbers_of(metric, sums, f"{split}/{name}")
+        again = numbers(sums.rows.sum(axis=0))
         for path, point in again.items():
-            _check_same(path, measured[path], float(point))
-            found[path] = _interval(metric, sums, f"{split}/{name}", path)
+            _check_same(path, measured[path], point)
+        share = _share(sums, again)
+        found |= bootstrap_each(sums.rows, numbers) if share is None else dict.fromkeys(again, share)
     return found
 
 
-def statistic_of(metric: Metric, sums: Sums, name: str, path: str) -> Callable[[np.ndarray], float]:
-    """Return the function from sums [S] to the one of the metric's numbers that is called `path`."""
-    return lambda sums_S: float(named(name, metric.compute(sums.tree(sums_S)))[path])
+def numbers_of(metric: Metric, sums: Sums, name: str) -> Callable[[np.ndarray], dict[str, float]]:
+    """Return the function from sums [S] to the metric's number, or its several as ``name/part``."""
+    return lambda sums_S: named(name, metric.compute(sums.tree(sums_S)))
 
 
-def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
-    """Return intervals as JSON holds them."""
-    return {name: interval._asdict() for name, interval in found.items()}
-
-
-def _interval(metric: Metric, sums: Sums, name: str, path: str) -> Interval:
-    statistic = statistic_of(metric, sums, name, path)
-    if sums.is_share and path == name:
-        share = sums.rows.sum(axis=0)
-        point, n = statistic(share), len(sums.rows)
-        successes = point * n
-        if math.isclose(successes, round(successes), abs_tol=1e-6):  # the metric is the share itself
-            return wilson(round(successes), n)
-    return bootstrap(sums.rows, statistic)
+def _share(sums: Sums, numbers: Mapping[str, float]) -> Interval | None:
+    """Return Wilson's interval where the metric's one number is a share of the examples."""
+    if sums.successes is None or len(numbers) != 1:
+        return None
+    (point,), n = numbers.values(), len(sums.rows)
+    successes = point * n
+    whole = math.isclose(successes, round(successes), abs_tol=1e-6)  # a root of the share, for one, is not
+    return wilson(round(successes), n) if whole else None
 
 
 def _check_same(path: str, measured: float, again: float) -> None:

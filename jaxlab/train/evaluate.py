@@ -49,10 +49,14 @@ def summarise(statistics: Statistics, metrics: Mapping[str, Metric], prefix: str
         if name not in metrics:
             values[f"{prefix}/{name}"] = float(sums["sum"] / sums["weight"]) if sums["weight"] else float("nan")
             continue
-        value = metrics[name].compute(sums)
-        parts = {f"/{part}": number for part, number in value.items()} if isinstance(value, Mapping) else {"": value}
-        values |= {f"{prefix}/{name}{part}": float(number) for part, number in parts.items()}
+        values |= named(f"{prefix}/{name}", metrics[name].compute(sums))
     return values
+
+
+def named(name: str, value: float | Mapping[str, float]) -> dict[str, float]:
+    """Return a metric's number, or its several numbers as ``name/part``."""
+    parts = {f"/{part}": number for part, number in value.items()} if isinstance(value, Mapping) else {"": value}
+    return {f"{name}{part}": float(number) for part, number in parts.items()}
 
 
 def _sum(parts: list[Statistics]) -> Statistics:

@@ -15,7 +15,7 @@ from jaxlab.core.config import spec
 from jaxlab.core.errors import DataError
 from jaxlab.core.types import Metric
 from jaxlab.run.compare import compare
-from jaxlab.run.evaluate import read_arrays
+from jaxlab.run.store import read_arrays
 from jaxlab.run.uncertainty import intervals
 
 

@@ -1,0 +1,57 @@
+"""The prediction store: each example's results of an evaluation, as one Parquet file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jaxlab.core import record
+from jaxlab.core.errors import DataError
+
+_SHAPES = b"jaxlab.shapes"  # of the arrays that a row holds as lists
+
+
+def write_store(folder: Path, split: str, step: int, table: dict[str, np.ndarray]) -> Path:
+    """Write the per-example results as Parquet, one row an example in the split's order; arrays become lists."""
+    columns = {name: value if value.ndim == 1 else list(value.reshape(len(value), -1)) for name, value in table.items()}
+    shapes = {name: value.shape[1:] for name, value in table.items()}
+    path = _path(folder, split, step)
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    stored = pa.Table.from_pandas(pd.DataFrame(columns))
+    pq.write_table(stored.replace_schema_metadata({**stored.schema.metadata, _SHAPES: json.dumps(shapes)}), temporary)
+    temporary.replace(path)
+    return path
+
+
+def read_store(folder: Path, split: str, step: int) -> pd.DataFrame:
+    """Return the table that `write_store` wrote."""
+    return pd.read_parquet(_path(folder, split, step))
+
+
+def read_arrays(folder: Path, split: str, step: int) -> dict[str, np.ndarray]:
+    """Return the arrays [N, ...] that `write_store` was given.
+
+    Raises:
+      DataError: there is no such file.
+    """
+    path = _path(folder, split, step)
+    if not path.exists():
+        raise DataError(f"{path} is not there; expected what jaxlab evaluate --workdir={folder} --split={split} writes")
+    stored = pq.read_table(path)
+    shapes = json.loads(stored.schema.metadata[_SHAPES])
+    return {name: _array(stored[name].combine_chunks(), shape) for name, shape in shapes.items()}
+
+
+def _path(folder: Path, split: str, step: int) -> Path:
+    return folder / record.PREDICTIONS / f"{split}-{step}.parquet"
+
+
+def _array(column: pa.Array, shape: list[int]) -> np.ndarray:
+    values = column.flatten() if shape else column
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(column), *shape)
