@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from jaxlab.metrics.intervals import Interval, block_bootstrap, bootstrap, delong, wilson
+from jaxlab.core.types import Interval
+from jaxlab.metrics.intervals import block_bootstrap, bootstrap, delong, wilson
 
 Draw = Callable[[np.random.Generator], tuple[Interval, float]]
 

@@ -41,6 +41,10 @@ class PreemptedError(JaxlabError):
     exit_code = 75
 
 
+class UndefinedError(ValueError):
+    """A metric has no value on these examples: says why, such as that all are of one class."""
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the candidate nearest to `name`, or the list of all of them."""
     names = sorted({str(candidate) for candidate in candidates})

@@ -142,6 +142,47 @@ class Metric(NamedTuple):
     compute: Callable[[PyTree], float | Mapping[str, float]]
 
 
+Table = Mapping[str, np.ndarray]
+"""The prediction store, a column [N, ...] each: the objective's results, the data's fields that metrics ask for, and
+``id`` [N]. Real examples only, in the split's order."""
+
+Weighted = Callable[[np.ndarray], float | Mapping[str, float]]
+"""From how often each example counts [N], float64, to the number, or to several by name. Ones give the number itself,
+the counts of a resample that of the resample; an `UndefinedError` says why there is none."""
+
+
+class Interval(NamedTuple):
+    """A number with the bounds that hold the true one in 95 of 100 such samples, from `n` independent units."""
+
+    point: float
+    low: float
+    high: float
+    n: int
+    method: str
+
+
+class TableMetric(NamedTuple):
+    """A statistic of all examples together, which does not add up: computed by `evaluate`, from the prediction store.
+
+    Fields:
+      reads: the columns that it needs: results of the objective, or fields of the data.
+      prepare: from the table and what `tune` returned (or nothing) to the weighted number; what is slow, such as
+        sorting, is done here, once for all resamples.
+      tune: what it takes from the validation split's table, such as a threshold, as plain JSON; None for nothing.
+      interval: the interval where a formula has one for independent examples; None draws resamples.
+    """
+
+    reads: tuple[str, ...]
+    prepare: Callable[[Table, Mapping[str, Any]], Weighted]
+    tune: Callable[[Table], Mapping[str, Any]] | None = None
+    interval: Callable[[Table], Interval] | None = None
+
+
+Generate = Callable[[Any, PyTree, Batch], Outputs]
+"""What `evaluate` alone asks of a model, beside its objective's results: from the module, its variables and a batch to
+results a row, such as the tokens that it writes. Pure, called within jit."""
+
+
 class TrainState(struct.PyTreeNode):
     """All that training carries from step to step: arrays only; no functions, no config, no random key."""
 

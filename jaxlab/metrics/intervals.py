@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+
+from jaxlab.core.types import Interval
 
 LEVEL = 0.95
 RESAMPLES = 1000
 NORMAL_QUANTILE = float(stats.norm.ppf((1 + LEVEL) / 2))
 Statistic = Callable[[np.ndarray], float]
-
-
-class Interval(NamedTuple):
-    """A number with the bounds that hold the true one in 95 of 100 such samples, from `n` independent units."""
-
-    point: float
-    low: float
-    high: float
-    n: int
-    method: str
 
 
 def wilson(successes: float, n: int) -> Interval:

@@ -16,8 +16,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxlab.core.errors import DataError
-from jaxlab.core.types import Metric, PyTree
-from jaxlab.metrics.intervals import Interval, bootstrap_each, wilson
+from jaxlab.core.types import Interval, Metric, PyTree
+from jaxlab.metrics.intervals import bootstrap_each, wilson
 from jaxlab.train.evaluate import named
 
 _CHUNK = 4096  # examples at once
