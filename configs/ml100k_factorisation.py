@@ -7,7 +7,8 @@ Test RMSE 0.910 of ratings split at random, 80/10/10 (step 1400, validation 0.91
 cores. There the mean of the training ratings has 1.135, users' and films' regularised biases have 0.942.
 The preset predicts each user's last film: cross-entropy 6.189 nats a film among 1,682, accuracy 0.0127 (step 500,
 validation 5.966 and 0.0159), seed 0; 2 minutes. Films' popularity has 6.951 (validation 6.877), the most popular film
-an accuracy of 0.0032.
+an accuracy of 0.0032. With all films ranked, NDCG@10 is 0.054 [0.044, 0.065] and the hit rate@10 0.118 [0.099, 0.140]
+(step 600, as another machine's rounding has it); by popularity in the training rows 0.023 and 0.052.
 """
 
 from ml_collections import ConfigDict
@@ -51,6 +52,8 @@ def sasrec() -> ConfigDict:
     config.metrics = ConfigDict()
     for name in ("cross_entropy", "token_accuracy"):
         config.metrics[name] = spec(f"jaxlab.metrics.language:{name}")
+    for name in ("ndcg", "hit_rate"):  # of each user's last film among all films
+        config.metrics[f"{name}_10"] = spec(f"jaxlab.metrics.ranking:{name}", k=10)
     config.optimizer.learning_rate.peak = 3e-3
     config.train.best = "valid/cross_entropy"
     config.train.steps = 600

@@ -14,7 +14,8 @@ import numpy as np
 from scipy import stats
 
 from jaxlab.core.types import Interval
-from jaxlab.metrics.intervals import block_bootstrap, bootstrap, delong, wilson
+from jaxlab.metrics.intervals import Resampling, bootstrap, delong, examples, of_sums, series, wilson
+from jaxlab.metrics.intervals import groups as of_groups
 
 Draw = Callable[[np.random.Generator], tuple[Interval, float]]
 
@@ -24,6 +25,11 @@ def mean(sums_S: np.ndarray) -> float:
     return float(sums_S[0] / sums_S[1])
 
 
+def drawn(sums_NS: np.ndarray, resampling: Resampling) -> Interval:
+    """Return the bootstrap's interval of a mean."""
+    return bootstrap([of_sums(sums_NS, mean)], resampling)[""]
+
+
 def rows(values_N: np.ndarray) -> np.ndarray:
     """Return values with weights of 1."""
     return np.stack([values_N, np.ones(len(values_N))], axis=1)
@@ -31,12 +37,12 @@ def rows(values_N: np.ndarray) -> np.ndarray:
 
 def normal(generator: np.random.Generator) -> tuple[Interval, float]:
     """Return the interval of a normal mean, and the mean."""
-    return bootstrap(rows(generator.normal(size=200)), mean), 0.0
+    return drawn(rows(generator.normal(size=200)), examples(200)), 0.0
 
 
 def losses(generator: np.random.Generator) -> tuple[Interval, float]:
     """Return the interval of an exponential mean, skewed as losses are."""
-    return bootstrap(rows(generator.exponential(size=200)), mean), 1.0
+    return drawn(rows(generator.exponential(size=200)), examples(200)), 1.0
 
 
 def tokens(generator: np.random.Generator) -> tuple[Interval, float]:
@@ -44,13 +50,13 @@ def tokens(generator: np.random.Generator) -> tuple[Interval, float]:
     length_N = generator.integers(1, 21, 200)
     level_N = generator.normal(size=200)
     sum_N = level_N * length_N + generator.normal(size=200) * np.sqrt(length_N)
-    return bootstrap(np.stack([sum_N, length_N], axis=1), mean), 0.0
+    return drawn(np.stack([sum_N, length_N], axis=1), examples(200)), 0.0
 
 
 def groups(generator: np.random.Generator) -> tuple[Interval, float]:
     """Return the interval of a mean of 100 groups of 5 whose members are alike."""
     value_N = np.repeat(generator.normal(size=100), 5) + 0.5 * generator.normal(size=500)
-    return bootstrap(rows(value_N), mean, np.repeat(np.arange(100), 5)), 0.0
+    return drawn(rows(value_N), of_groups(np.repeat(np.arange(100), 5))), 0.0
 
 
 def share(p: float, n: int) -> Draw:
@@ -64,7 +70,7 @@ def area(generator: np.random.Generator) -> tuple[Interval, float]:
     return delong(positive_N, generator.normal(size=200) + positive_N), float(stats.norm.cdf(1 / math.sqrt(2)))
 
 
-def series(memory: float) -> Draw:
+def remembering(memory: float) -> Draw:
     """Return the draw of the block bootstrap's interval of the mean of 1,000 steps that remember the one before."""
 
     def draw(generator: np.random.Generator) -> tuple[Interval, float]:
@@ -72,7 +78,8 @@ def series(memory: float) -> Draw:
         values = np.zeros_like(noise)
         for step in range(1, len(noise)):
             values[step] = memory * values[step - 1] + noise[step]
-        return block_bootstrap(rows(values[100:]), mean), 0.0
+        sums_NS = rows(values[100:])
+        return drawn(sums_NS, series(sums_NS)), 0.0
 
     return draw
 
@@ -85,8 +92,8 @@ CASES: dict[str, Draw] = {
     "share of 200, truth 0.5": share(0.5, 200),
     "share of 200, truth 0.97": share(0.97, 200),
     "area under the ROC curve, 60 of 200 positive": area,
-    "mean of a series of 1,000, correlation 0.3": series(0.3),
-    "mean of a series of 1,000, correlation 0.8": series(0.8),
+    "mean of a series of 1,000, correlation 0.3": remembering(0.3),
+    "mean of a series of 1,000, correlation 0.8": remembering(0.8),
 }
 
 

@@ -26,7 +26,10 @@ from jaxlab.models.weights import bert, gpt2, resnet, vit
 CLASSES, SIZE = 3, 12
 _random = np.random.default_rng(0)
 _label = np.arange(SIZE) % CLASSES
-_facts = {"classes": ("a", "b", "c"), "vocabulary_size": 20, "pad_id": 0}
+_facts = {
+    "classes": ("a", "b", "c"), "vocabulary_size": 20, "pad_id": 0, "specials": {"pad": 0},
+    "pieces": (b"", *(b"abc"[: 1 + n % 3] for n in range(1, 20))),
+}  # fmt: skip
 _words = ("the", "cat", "sat", "on", "a", "mat", "naïve", "日本", "x🙂", "and", "ran", "far")
 
 
@@ -180,7 +183,9 @@ JUDGED: dict[str, Judged] = {
 """By factory or module of objectives; each needs one."""
 MEASURED: dict[str, ConfigDict] = {
     "jaxlab.metrics.classify": spec("jaxlab.objectives.classify:make"),
+    "jaxlab.metrics.forecast": spec("jaxlab.objectives.regress:make"),
     "jaxlab.metrics.language": spec("jaxlab.objectives.language:causal"),
+    "jaxlab.metrics.ranking": spec("jaxlab.objectives.language:causal"),
     "jaxlab.metrics.regress": spec("jaxlab.objectives.regress:make"),
 }
 """By factory or module of metrics: the objective whose results it measures; each needs one."""

@@ -27,6 +27,7 @@ from contract_cases import (
     Judged,
     Trained,
 )  # fmt: skip
+from contract_tables import TABLES, Tried
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -38,8 +39,8 @@ LEAVES = ("data", "models", "objectives", "metrics", "optim", "track")
 KINDS = [
     (contracts.Transform, "transform"), (contracts.Fittable, "fittable"), (contracts.DeviceTransform, "device"),
     (contracts.Sampling, "sampling"), (contracts.Source, "source"), (contracts.Objective, "objective"),
-    (contracts.Metric, "metric"), (contracts.Initialiser, "initialiser"), (optax.Schedule, "schedule"),
-    (contracts.Periodic, "hook"),
+    (contracts.Metric, "metric"), (contracts.TableMetric, "table_metric"),
+    (contracts.Initialiser, "initialiser"), (optax.Schedule, "schedule"), (contracts.Periodic, "hook"),
     (Callable[[contracts.PyTree], contracts.PyTree], "mask"), (optax.GradientTransformation, "optimizer"),
 ]  # fmt: skip
 HALVES = (slice(0, SIZE // 2), slice(SIZE // 2, SIZE))
@@ -81,6 +82,13 @@ class Case(NamedTuple):
         objective = self._of(MEASURED, None)
         assert objective is not None, f"{self.path} needs a line in contract_cases.MEASURED"
         return objective, Case(objective.factory, "objective", {}).judged
+
+    @property
+    def tabled(self) -> tuple[Tried, ...]:
+        """The tables with which a table metric is tried."""
+        tables = self._of(TABLES, None)
+        assert tables, f"{self.path} needs a line in contract_tables.TABLES"
+        return tables
 
 
 def returned(function: Callable[..., Any]) -> Any:

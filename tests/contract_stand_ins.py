@@ -38,7 +38,8 @@ HIDDEN = ArraySource(
 PAIRS = ArraySource(
     {"source": _ids(4), "source_mask": np.ones((SIZE, 4), np.float32), "target": _ids(10), "target_mask": _mask}, FACTS
 )
-WINDOWS = ArraySource({"past": _numbers(5, 2), "target": _numbers(3, 2)}, {})
+_SERIES = {"inputs": ("a", "b"), "targets": ("a", "b")}
+WINDOWS = ArraySource({"past": _numbers(5, 2), "target": _numbers(3, 2)}, _SERIES)
 CHOICES = ArraySource(
     {"user": _ids() % 4, "item": _ids() % 8, "negatives": _ids(3) % 8}, {"categories:item": tuple("abcdefgh")}
 )

@@ -5,6 +5,7 @@ that need some, and `test_data_contracts` tests those of the data.
 """
 
 import inspect
+import json
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from contract_cases import CASES, SIZE
 from contract_discovery import FOUND, HALVES, each, make, make_batch, make_trained, node_of, public_functions
 
 from jaxlab.core import config as configs
+from jaxlab.core.errors import UndefinedError
 from jaxlab.core.factory import import_factory
 from jaxlab.core.tree import replaced
 from jaxlab.train.apply import Initialising
@@ -121,8 +123,8 @@ def test_an_objective_returns_sums_over_real_rows_and_results_a_row(case):
 
 @each("metric")
 def test_a_metric_adds_up_over_parts_of_a_batch_and_ignores_padding(case):
-    metric = make(case)
     node, (source, model, _) = case.measured
+    metric = make(case, source.spec)
     outputs = configs.build(node, data=source.spec)(stand_in(model), make_batch(source=source)).outputs
 
     def value(*parts):
@@ -136,6 +138,66 @@ def test_a_metric_adds_up_over_parts_of_a_batch_and_ignores_padding(case):
     for other in (value(*HALVES), value(slice(0, 5), slice(6, SIZE))):
         for found, expected in zip(jax.tree.leaves(other), jax.tree.leaves(whole), strict=True):
             assert found == pytest.approx(expected, rel=1e-5)
+
+
+def numbers_of(metric, table, tuned, weights=None):
+    """Return a table metric's numbers by name; None where it says that there are none."""
+    weights = np.ones(len(table["id"])) if weights is None else np.asarray(weights, np.float64)
+    try:
+        found = metric.prepare(table, tuned)(weights)
+    except UndefinedError:
+        return None
+    numbers = dict(found) if isinstance(found, Mapping) else {"": found}
+    assert not any(np.isnan(number) for number in numbers.values()), "undefined is an error, not nan"
+    return {name: float(number) for name, number in numbers.items()}
+
+
+def same(found, expected):
+    """Compare numbers by name, or that there are none."""
+    return found == expected if None in (found, expected) else found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def tables_of(case):
+    """Yield with each table of the case the metric, no more than the columns that it reads, and what it has tuned."""
+    for tried in case.tabled:
+        metric = make(case, tried.data)
+        table = {name: tried.table[name] for name in (*metric.reads, "id")}
+        yield metric, table, json.loads(json.dumps(metric.tune(table) if metric.tune else {}))
+
+
+@each("table_metric")
+def test_a_table_metric_counts_a_row_as_often_as_its_weight_says(case):
+    random = np.random.default_rng(0)
+    for metric, table, tuned in tables_of(case):
+        size, defined = len(table["id"]), 0
+        assert numbers_of(metric, table, tuned) is not None
+        assert numbers_of(metric, table, tuned, np.zeros(size)) is None, "of no rows there is no number"
+        for _ in range(20):
+            counts = np.bincount(random.integers(0, size, size), minlength=size)
+            repeated = {name: np.repeat(value, counts, axis=0) for name, value in table.items()}
+            found = numbers_of(metric, table, tuned, counts)
+            assert same(found, numbers_of(metric, repeated, tuned))
+            defined += found is not None
+        assert defined >= 10, "its table in contract_tables is too poor to try it"
+
+
+@each("table_metric")
+def test_a_table_metric_is_the_same_for_any_order_of_the_rows(case):
+    for metric, table, tuned in tables_of(case):
+        order = np.random.default_rng(1).permutation(len(table["id"]))
+        shuffled = {name: value[order] for name, value in table.items()}
+        numbers = numbers_of(metric, table, tuned)
+        assert same(numbers_of(metric, shuffled, tuned), numbers)
+        if metric.tune:
+            assert jax.tree.leaves(metric.tune(shuffled)) == pytest.approx(jax.tree.leaves(metric.tune(table)))
+        if metric.interval:
+            try:
+                interval, again = metric.interval(table), metric.interval(shuffled)
+            except UndefinedError:  # of this kind of table there is no formula
+                continue
+            assert interval[:4] == pytest.approx(again[:4], abs=1e-9)
+            assert list(numbers.values()) == [pytest.approx(interval.point)]
+            assert interval.low <= interval.point <= interval.high
 
 
 @each("optimizer")

@@ -3,7 +3,8 @@
 Each factory is a `Fittable`: what it learns is the tokenizer's JSON, saved with the run. The text field is replaced by
 ``tokens`` int32 [B, T] and ``token_mask`` float32 [B, T] (1 a token, 0 padding); the fields ``("en", "de")`` by
 ``en_tokens``, ``en_mask``, ``de_tokens``, ``de_mask`` of one shared vocabulary. The data's spec gains the facts
-vocabulary_size, pad_id, specials (ids by name) and tokenizer (its hash). Knows no model.
+vocabulary_size, pad_id, specials (ids by name), tokenizer (its hash) and pieces: the bytes of UTF-8 that each id stands
+for, as letters of Latin-1, one a byte. Knows no model.
 Usage: ``data.transforms = (spec("jaxlab.data.tokenize:bpe", field="text", length=128, vocabulary_size=8000),)``.
 """
 
@@ -146,6 +147,7 @@ def tokens_meta(tokenizer: Tokenizer) -> dict[str, Any]:
         "pad_id": tokenizer.special["pad"],
         "specials": tokenizer.special,
         "tokenizer": fingerprint(tokenizer),
+        "pieces": tuple(piece.decode("latin-1") for piece in tokenizer.pieces),
     }
 
 

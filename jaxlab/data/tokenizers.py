@@ -46,6 +46,11 @@ class Tokenizer:
         return {name: i for i, name in enumerate(self.specials)}
 
     @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """The bytes that each id stands for: none of a special one, those of U+FFFD of `unk`."""
+        return tuple(self._pieces)
+
+    @property
     def vocabulary_size(self) -> int:
         """The number of ids, the special ones included."""
         return len(self._pieces)

@@ -12,17 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlab.core.errors import ConfigError, did_you_mean
-from jaxlab.core.types import Batch, Metric, Outputs, PyTree
+from jaxlab.core.types import Array, Batch, Metric, Outputs, PyTree
 from jaxlab.metrics.sums import mean, quotient, weighted_sum
 
 _AVERAGES = ("macro", "weighted", "micro", "binary")
 
 
 def accuracy() -> Metric:
-    """Return the share of examples whose ``prediction`` is their ``target``."""
+    """Return the share of examples whose ``prediction`` is their ``target``; of several labels, where all are."""
 
     def update(outputs: Outputs, batch: Batch) -> PyTree:
-        return weighted_sum((outputs["prediction"] == outputs["target"]).astype(jnp.float32), batch["mask"])
+        same = outputs["prediction"] == outputs["target"]
+        return weighted_sum(same.all(axis=tuple(range(1, same.ndim))).astype(jnp.float32), batch["mask"])
 
     return Metric(update, mean)
 
@@ -59,6 +60,8 @@ def top_k(k: int = 5) -> Metric:
 def precision_recall_f1(average: str = "macro", positive: int = 1) -> Metric:
     """Return ``precision``, ``recall`` and ``f1`` of the predictions, as scikit-learn averages them.
 
+    Targets and predictions are class indices [B], or labels [B, C], each 0 or 1 and counted as a class.
+
     Args:
       average: ``macro``, the mean over the classes that occur among targets or predictions; ``weighted``, by their
         number of targets; ``micro``, of all counts together; ``binary``, of the class `positive` alone, nan where it
@@ -78,7 +81,7 @@ def precision_recall_f1(average: str = "macro", positive: int = 1) -> Metric:
         classes = outputs["logits"].shape[-1]
         mask_B1 = batch["mask"][:, None]
         target_BC, prediction_BC = (
-            jnp.where(mask_B1 > 0, jax.nn.one_hot(outputs[name], classes) * mask_B1, 0.0)
+            jnp.where(mask_B1 > 0, _indicators(outputs[name], classes) * mask_B1, 0.0)
             for name in ("target", "prediction")
         )
         both_BC = jnp.where(prediction_BC > 0, target_BC, 0.0)
@@ -104,6 +107,11 @@ def precision_recall_f1(average: str = "macro", positive: int = 1) -> Metric:
         }
 
     return Metric(update, compute)
+
+
+def _indicators(values: Array, classes: int) -> Array:
+    """Return 1 where an example is of a class, else 0 [B, C], from indices [B] or labels [B, C]."""
+    return jax.nn.one_hot(values, classes) if values.ndim == 1 else (values > 0.5).astype(jnp.float32)
 
 
 def brier() -> Metric:

@@ -1,6 +1,6 @@
 """Two models on the same examples: what they differ by, its interval, and how likely that is if they are equal.
 
-Shape letters: N examples, S sums, M = 2 models.
+Shape letters: N examples, M = 2 models.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from jaxlab.metrics.intervals import NORMAL_QUANTILE, RESAMPLES, Statistic, delong_covariance, draws, percentiles
+from jaxlab.metrics.intervals import (
+    NORMAL_QUANTILE,
+    RESAMPLES,
+    Numbers,
+    Resampling,
+    delong_covariance,
+    percentiles,
+    resampled,
+)
 
 
 class Difference(NamedTuple):
@@ -28,35 +36,42 @@ class Difference(NamedTuple):
 
 
 def paired_bootstrap(
-    first_NS: np.ndarray, second_NS: np.ndarray, statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0
-) -> Difference:
-    """Return the difference of what two models' sums amount to; both are drawn the same examples.
+    first: Numbers, second: Numbers, resampling: Resampling, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Difference]:
+    """Return the difference of each number of two models, by name; both are drawn the same examples.
 
     The p-value is twice the smaller share of resamples on either side of 0, both shares counting the sample itself
     (Davison & Hinkley 1997, section 4.4), so it is never below 2 / (resamples + 1).
 
     Args:
-      first_NS: what each example adds to the first model's sums.
-      second_NS: to the second's, of the same examples in the same order.
-      statistic: the number, from the sums [S].
-      resamples: how often N examples are drawn with replacement.
+      first: from how often each example counts [N] to the first model's numbers.
+      second: to the second's, of the same examples in the same order.
+      resampling: which examples come and go together.
+      resamples: how many.
       seed: of the draws.
 
     Raises:
-      ValueError: no examples, or not as many in both.
+      UndefinedError: a number has no value on the sample itself.
     """
-    n = len(first_NS)
-    if not n or n != len(second_NS):
-        raise ValueError(f"{n} and {len(second_NS)} examples: expected as many in both, and some")
-    first, second = (float(statistic(sums.sum(axis=0))) for sums in (first_NS, second_NS))
-    drawn = np.array([statistic(w @ second_NS) - statistic(w @ first_NS) for w in draws(n, resamples, seed)])
-    found = percentiles(second - first, drawn, n, "paired bootstrap over examples")
+
+    def both(weight_N: np.ndarray) -> dict[str, float]:
+        one, other = first(weight_N), second(weight_N)
+        return {name: other[name] - one[name] for name in one}
+
+    n = len(resampling.draw(np.random.default_rng(seed)))
+    one, other = (numbers(np.ones(n)) for numbers in (first, second))
+    drawn = resampled([both], [both(np.ones(n))], resampling, resamples, seed)
+    return {name: _difference(one[name], other[name], drawn[name], resampling) for name in one}
+
+
+def _difference(first: float, second: float, drawn: np.ndarray, resampling: Resampling) -> Difference:
+    found = percentiles(second - first, drawn, resampling)
+    method = f"paired {found.method}"
     if math.isnan(found.low):
-        return Difference(first, second, math.nan, math.nan, math.nan, math.nan, n, found.method)
-    defined = np.count_nonzero(~np.isnan(drawn))
-    side = min((1 + (drawn <= 0).sum()), (1 + (drawn >= 0).sum())) / (defined + 1)
-    p = min(1.0, 2 * float(side))
-    return Difference(first, second, found.point, found.low, found.high, p, n, found.method)
+        return Difference(first, second, math.nan, math.nan, math.nan, math.nan, found.n, method)
+    around = found.point + resampling.widening * (drawn[~np.isnan(drawn)] - found.point)
+    side = min((1 + (around <= 0).sum()), (1 + (around >= 0).sum())) / (len(around) + 1)
+    return Difference(first, second, found.point, found.low, found.high, min(1.0, 2 * float(side)), found.n, method)
 
 
 def mcnemar(first_right_N: np.ndarray, second_right_N: np.ndarray) -> float:
@@ -74,7 +89,7 @@ def delong_test(positive_N: np.ndarray, first_N: np.ndarray, second_N: np.ndarra
     """Return the difference of two areas under the ROC curve on the same examples (DeLong et al. 1988).
 
     Raises:
-      ValueError: one class only.
+      UndefinedError: one class only.
     """
     area_M, covariance_MM = delong_covariance(positive_N, np.stack([first_N, second_N]))
     difference = float(area_M[1] - area_M[0])

@@ -26,12 +26,14 @@ from jaxlab.core.types import (
     DataSpec,
     DeviceTransform,
     EvalStep,
+    Generate,
     Metric,
     Objective,
     Periodic,
     Sink,
     Source,
     Statistics,
+    TableMetric,
     TrainState,
     TrainStep,
     Transform,
@@ -42,11 +44,13 @@ from jaxlab.data.order import Weights
 from jaxlab.data.pipeline import Batches, transformed_spec
 from jaxlab.optim import evaluation
 from jaxlab.run.batching import make_buckets, precomputed, row_weights
+from jaxlab.run.metrics import make_metrics
 from jaxlab.run.optimizer import make_optimizer
 from jaxlab.run.sources import SPLITS, check_sources, check_transformed, open_sources
 from jaxlab.run.values import check_values
+from jaxlab.train.eval_step import make_eval_step
 from jaxlab.train.parallel import Strategy, make_strategy
-from jaxlab.train.step import init_state, make_eval_step, make_train_step
+from jaxlab.train.step import init_state, make_train_step
 
 
 class Experiment(NamedTuple):
@@ -65,6 +69,8 @@ class Experiment(NamedTuple):
     make_model: Callable[[str | None], nn.Module]
     objective: Objective
     metrics: Mapping[str, Metric]
+    tables: Mapping[str, TableMetric]
+    generate: Generate | None
     optimizer: optax.GradientTransformation
 
     def batches(self, split: str, batch_size: int | None = None, *, training: bool = False) -> Batches:
@@ -103,12 +109,12 @@ class Experiment(NamedTuple):
             grad_norm=train.grad_norm, augment=self.device_augment, batch_axis=batch_axis,
         )  # fmt: skip
 
-    def eval_step(self, batch_axis: str | None) -> EvalStep:
-        """Return the evaluation step."""
+    def eval_step(self, batch_axis: str | None, *, generate: bool = False) -> EvalStep:
+        """Return the evaluation step, with what ``config.generate`` makes of the model where asked for."""
         model, precision = self.make_model(batch_axis), self.config.train.precision
         return make_eval_step(
             model, self.objective, self.metrics, precision=precision, batch_axis=batch_axis,
-            parameters=evaluation.parameters,
+            parameters=evaluation.parameters, generate=self.generate if generate else None,
         )  # fmt: skip
 
     def abstract_batch(self, rows: int | None = None) -> Batch:
@@ -158,13 +164,15 @@ def assemble(
     def make_model(batch_axis: str | None) -> nn.Module:
         return build(config.model, path="config.model", batch_axis=batch_axis, **context)
 
-    objective, metrics = (build(config[name], path=f"config.{name}", **context) for name in ("objective", "metrics"))
+    objective = build(config.objective, path="config.objective", **context)
+    metrics, tables = make_metrics(config, **context)
+    generate = build(config.generate, path="config.generate", **context) or None
     optimizer = make_optimizer(config.optimizer, **context)
     rows = precomputed(config, sources, fit)
     return Experiment(
         config, sources, rows, fit.transforms, fit.learnt, augment, device_augment, weights,
         make_buckets(config, rows, fit, weights), data, make_model, objective,
-        metrics, optimizer,
+        metrics, tables, generate, optimizer,
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ def base_config() -> ConfigDict:
     config.init = ConfigDict()  # values to begin from instead of random ones, such as another library's weights
     config.objective = ConfigDict()
     config.metrics = ConfigDict()  # by name
+    config.generate = ConfigDict()  # what `evaluate` asks of the model besides, such as texts that it writes
     config.optimizer = ConfigDict()
 
     config.train = ConfigDict()

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxlab.core import record
-from jaxlab.core.errors import DataError, did_you_mean
-from jaxlab.core.types import Metric
+from jaxlab.core.errors import DataError, UndefinedError, did_you_mean
+from jaxlab.core.types import Table
 from jaxlab.metrics.paired import delong_test, mcnemar, paired_bootstrap
-from jaxlab.run.assemble import assemble
+from jaxlab.run.assemble import Experiment, assemble
 from jaxlab.run.evaluate import EVALUATION
+from jaxlab.run.measured import Tuned, of_sums, of_table, resampling
+from jaxlab.run.per_example import per_example
 from jaxlab.run.store import read_arrays
-from jaxlab.run.uncertainty import numbers_of, per_example
-
-Table = Mapping[str, np.ndarray]
+from jaxlab.run.units import Units, units_of
 
 
 def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], split: str = "test") -> dict[str, Any]:
@@ -31,20 +31,26 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], split
       DataError: a run was not evaluated on the split, or the two did not see the same examples.
     """
     folders = [Path(folder).expanduser().resolve() for folder in (first, second)]
-    steps = [_last_step(folder, split) for folder in folders]
-    tables = [read_arrays(folder, split, step) for folder, step in zip(folders, steps, strict=True)]
+    names = [_last(folder, split) for folder in folders]
+    tables = [read_arrays(folder, split, name) for folder, name in zip(folders, names, strict=True)]
     one, other = tables[0], _in_order_of(tables[0], tables[1], folders)
+    experiment, common = _common(folders, split)
+    units = units_of(experiment.sources[split], one["id"])
+    tuned = [
+        record.read_json(folder / EVALUATION)[f"{split}-{name}"] for folder, name in zip(folders, names, strict=True)
+    ]
     differences: dict[str, dict[str, Any]] = {}
-    for name, metric in _common_metrics(folders, split).items():
-        differences |= _differences(f"{split}/{name}", metric, one, other)
-    if (scores := _two_class_scores(one, other)) is not None:
+    for name in common:
+        differences |= _differences(experiment, name, split, (one, other), units, [entry["tuned"] for entry in tuned])
+    if units is None and (scores := _two_class_scores(one, other)) is not None:
         differences[f"{split}/roc_auc"] = delong_test(one["target"] == 1, *scores)._asdict()
     if not differences:
         raise DataError(f"{folders[0]} and {folders[1]} have no metric in common that their stored predictions give")
-    return {"runs": [str(folder) for folder in folders], "split": split, "steps": steps, "differences": differences}
+    return {"runs": [str(folder) for folder in folders], "split": split, "steps": names, "differences": differences}
 
 
-def _last_step(folder: Path, split: str) -> int:
+def _last(folder: Path, split: str) -> str:
+    """Return the step of the last evaluation of a split, with the kind of parameters where one was asked for."""
     record.read_config(folder)  # there is a run
     evaluations = record.read_json(folder / EVALUATION).values()
     found = [entry for entry in evaluations if entry["split"] == split]
@@ -54,7 +60,8 @@ def _last_step(folder: Path, split: str) -> int:
             f"{folder} has no predictions of the split {split!r}{did_you_mean(split, known)}; expected "
             f"jaxlab evaluate --workdir={folder} --split={split} before"
         )
-    return int(max(found, key=lambda entry: int(entry["reads"]))["step"])  # a step keeps its place when read again
+    last = max(found, key=lambda entry: int(entry["reads"]))  # a step keeps its place when read again
+    return Path(last["predictions"]).stem.removeprefix(f"{split}-")
 
 
 def _in_order_of(one: Table, other: Table, folders: list[Path]) -> Table:
@@ -74,26 +81,37 @@ def _in_order_of(one: Table, other: Table, folders: list[Path]) -> Table:
     return other
 
 
-def _common_metrics(folders: list[Path], split: str) -> dict[str, Metric]:
-    """Return the metrics that both runs' configs have by the same name with the same options."""
+def _common(folders: list[Path], split: str) -> tuple[Experiment, list[str]]:
+    """Return the first run's experiment, and the metrics that both configs have by one name with the same options."""
     configs = [record.read_config(folder) for folder in folders]
     record.restore_imports(folders[0])
-    built = assemble(configs[0], (split,), record.read_learnt(folders[0])).metrics
+    experiment = assemble(configs[0], (split,), record.read_learnt(folders[0]))
     ours, theirs = (config.metrics.to_dict() for config in configs)
-    return {name: metric for name, metric in built.items() if ours[name] == theirs.get(name)}
+    return experiment, [name for name in ours if ours[name] == theirs.get(name)]
 
 
-def _differences(name: str, metric: Metric, one: Table, other: Table) -> dict[str, dict[str, Any]]:
-    first, second = (per_example(metric, table) for table in (one, other))
-    if first is None or second is None:
+def _differences(
+    experiment: Experiment, name: str, split: str, pair: tuple[Table, Table], units: Units | None, tuned: list[Tuned]
+) -> dict[str, dict[str, Any]]:
+    """Return the differences of a metric's numbers; none where either run has no value for it."""
+    n, sums, numbers = len(pair[0]["id"]), [], []
+    if name in experiment.tables:
+        metric = experiment.tables[name]
+        numbers = [of_table(name, metric, table, split, found) for table, found in zip(pair, tuned, strict=True)]
+    else:
+        sums = [per_example(experiment.metrics[name], table) for table in pair]
+        if None in sums:
+            return {}
+        numbers = [of_sums(experiment.metrics[name], found, f"{split}/{name}") for found in sums]
+    drawn = resampling(units, n, {str(place): found for place, found in enumerate(sums)})
+    try:
+        found = {path: number._asdict() for path, number in paired_bootstrap(*numbers, drawn).items()}
+    except UndefinedError:
         return {}
-    numbers, found = numbers_of(metric, first, name), {}
-    for path in numbers(first.rows.sum(axis=0)):
-        difference = paired_bootstrap(first.rows, second.rows, lambda sums_S, path=path: numbers(sums_S)[path])
-        found[path] = difference._asdict()
-        if first.successes is not None and second.successes is not None:
-            found[path]["mcnemar_p"] = mcnemar(first.successes, second.successes)
-    return found
+    shares = [each.successes for each in sums]
+    if len(found) == 1 and units is None and shares and all(share is not None for share in shares):
+        next(iter(found.values()))["mcnemar_p"] = mcnemar(*shares)
+    return {path: number for path, number in found.items() if not math.isnan(number["difference"])}
 
 
 def _two_class_scores(one: Table, other: Table) -> tuple[np.ndarray, np.ndarray] | None:

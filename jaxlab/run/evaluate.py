@@ -1,31 +1,36 @@
-"""The ``evaluate`` command: a checkpoint on a whole split, with the prediction store, metrics and pictures."""
+"""The ``evaluate`` command: checkpoints on a whole split, with the prediction store, metrics and pictures."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxlab.core import record
-from jaxlab.core.errors import ConfigError, did_you_mean
-from jaxlab.core.types import HostBatch, PyTree
-from jaxlab.data.feeding import prefetch
-from jaxlab.optim import evaluation
-from jaxlab.run.assemble import SPLITS, Experiment, assemble, strategy_of
+from jaxlab.core.errors import DataError
+from jaxlab.core.types import Table, TrainState
+from jaxlab.run import draw
+from jaxlab.run.evaluator import Evaluator, open_evaluator
 from jaxlab.run.host_memory import keep_freed_memory
-from jaxlab.run.restore import restore
+from jaxlab.run.measured import Tuned, check_same, measured
+from jaxlab.run.slices import as_json, by_column
 from jaxlab.run.store import read_store, write_store
-from jaxlab.run.uncertainty import intervals
+from jaxlab.run.units import units_of
 from jaxlab.train.checkpoint import Checkpoints
-from jaxlab.train.evaluate import predict, summarise
-from jaxlab.train.parallel import Strategy, measure
+from jaxlab.train.evaluate import summarise
 
 EVALUATION = "evaluation.json"
 
 
 def evaluate(
-    workdir: str | os.PathLike[str], split: str = "test", step: str = "best", batch_size: int | None = None
+    workdir: str | os.PathLike[str],
+    split: str = "test",
+    step: str = "best",
+    batch_size: int | None = None,
+    parameters: str = "",
+    by: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure a checkpoint of a run on a split; write the prediction store, ``evaluation.json`` and plots.
 
@@ -36,61 +41,115 @@ def evaluate(
       split: train, valid or test; train is measured unshuffled and not augmented.
       step: best, latest or a number; best is chosen on the validation split.
       batch_size: examples a batch, the run's own if None; it does not change the result.
+      parameters: raw, ema, optimizer or average; empty for what the run means to be used.
+      by: columns of the data whose values tell parts of the split apart, each of which is measured too.
 
     Raises:
-      DataError: no run, no such checkpoint or no data.
-      ConfigError: the config has no such split.
+      DataError: no run, no such checkpoint, column or data; stored predictions that give other numbers.
+      ConfigError: the config has no such split, or a metric does not fit.
+      UsageError: no such parameters.
+    """
+    return evaluate_each(workdir, split, (step,), batch_size, (parameters,), by)[0]
+
+
+def evaluate_each(
+    workdir: str | os.PathLike[str],
+    split: str = "test",
+    steps: Sequence[str] = ("best",),
+    batch_size: int | None = None,
+    parameters: Sequence[str] = ("",),
+    by: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Return what `evaluate` does for each of several steps (``all``: every saved one) and kinds of parameters."""
+    keep_freed_memory()
+    evaluator = open_evaluator(Path(workdir).expanduser().resolve(), (split,), batch_size)
+    with evaluator.checkpoints() as checkpoints:
+        named = [str(step) for step in checkpoints.steps()] if tuple(steps) == ("all",) else steps
+        wanted = dict.fromkeys(checkpoints.resolve(step) for step in named)
+        if not wanted:
+            raise DataError(f"{evaluator.folder} holds no checkpoint")
+        return [_one(evaluator, checkpoints, split, step, kind, by) for step in wanted for kind in parameters]
+
+
+def watch(
+    workdir: str | os.PathLike[str],
+    split: str = "valid",
+    batch_size: int | None = None,
+    parameters: Sequence[str] = ("",),
+    by: Sequence[str] = (),
+    wait: float = 5.0,
+) -> Iterator[dict[str, Any]]:
+    """Yield the evaluation of each checkpoint as a run writes it, until the run has finished.
+
+    A checkpoint that the run replaces before it was read is passed over.
+
+    Args:
+      workdir: of a run that another process trains.
+      split: as in `evaluate`.
+      batch_size: as in `evaluate`.
+      parameters: as in `evaluate_each`.
+      by: as in `evaluate`.
+      wait: seconds from one look to the next.
     """
     keep_freed_memory()
-    folder = Path(workdir).expanduser().resolve()
-    config = record.read_config(folder)
-    record.restore_imports(folder)
-    available = [name for name in SPLITS if name in config.data]
-    if split not in available:
-        raise ConfigError(f"--split={split}: config.data has no such split{did_you_mean(split, available)}")
-    experiment = assemble(config, (split,), record.read_learnt(folder))
-    best, mode = config.train.best, config.train.best_mode
-    with Checkpoints(
-        folder / record.CHECKPOINTS, keep=config.train.keep, best=best, mode=mode, writable=False
-    ) as checkpoints:
-        at = checkpoints.resolve(step)
-        strategy = strategy_of(config, config.train.batch_size if batch_size is None else batch_size)
-        state = restore(checkpoints, at, experiment.abstract_step(), strategy)["state"]
-    compiled = strategy.compile(measure(experiment.eval_step(strategy.batch_axis)), donate=False)
-    statistics, table = predict(state, _pairs(experiment, split, batch_size, strategy), compiled, strategy)
-    metrics = summarise(statistics, experiment.metrics, split)
-    bounds = intervals(experiment.metrics, table, split, metrics)
+    folder, seen = Path(workdir).expanduser().resolve(), set[int]()
+    evaluator = open_evaluator(folder, (split,), batch_size)
+    while True:
+        finished = (folder / record.SUMMARY).exists()  # looked at before the steps, so that the last one is not missed
+        with evaluator.checkpoints() as checkpoints:
+            fresh = [step for step in checkpoints.steps() if step not in seen]
+            for step in fresh:
+                seen.add(step)
+                for kind in parameters:
+                    if step in checkpoints.steps():
+                        yield _one(evaluator, checkpoints, split, step, kind, by)
+        if finished and not fresh:
+            return
+        if not fresh:
+            time.sleep(wait)
+
+
+def _one(
+    evaluator: Evaluator, checkpoints: Checkpoints, split: str, step: int, kind: str, by: Sequence[str]
+) -> dict[str, Any]:
+    """Measure one checkpoint and write what was found."""
+    folder, experiment = evaluator.folder, evaluator.experiment
+    state, parameters = evaluator.restore(checkpoints, step, kind)
+    statistics, table = evaluator.predict(split, state)
+    tuned = _tuned(evaluator, split, state, table)
+    units = units_of(experiment.sources[split], table["id"])
+    found = measured(experiment.metrics, experiment.tables, table, split, units, tuned)
+    first = summarise(statistics, experiment.metrics, split)
+    check_same(first, {name: value for name, value in found.values.items() if name in first})
+    metrics = {**found.values, **{name: value for name, value in first.items() if name not in found.undefined}}
+    at = f"{step}-{kind}" if kind else str(step)
     store = write_store(folder, split, at, table)
     evaluations = record.read_json(folder / EVALUATION)
-    reads = 1 + max((found["reads"] for found in evaluations.values() if found["split"] == split), default=0)
     result = {
-        "split": split, "step": at, "n": len(table["id"]), "reads": reads, "metrics": metrics,
-        "intervals": {name: interval._asdict() for name, interval in bounds.items()},
-        "parameters": evaluation.kind_of(state), "predictions": str(store.relative_to(folder)),
+        "split": split, "step": step, **as_json(len(table["id"]), found), "metrics": metrics,
+        "reads": 1 + max((entry["reads"] for entry in evaluations.values() if entry["split"] == split), default=0),
+        "parameters": parameters, "tuned": tuned, "predictions": str(store.relative_to(folder)),
+        "by": {column: by_column(experiment, split, column, table, units, tuned) for column in by},
     }  # fmt: skip
     record.write_json(folder / EVALUATION, {**evaluations, f"{split}-{at}": result})
-    plots = _draw(folder, split, at, experiment)
+    plots = _draw(folder, split, at, experiment.data.meta)
     return {"workdir": str(folder), **result, "plots": [str(path.relative_to(folder)) for path in plots]}
 
 
-def _pairs(
-    experiment: Experiment, split: str, batch_size: int | None, strategy: Strategy
-) -> Iterator[tuple[HostBatch, PyTree]]:
-    batches = experiment.batches(split, batch_size, training=False)
-
-    def pair(number: int) -> tuple[HostBatch, PyTree]:
-        host = batches.chunk(number, 1)
-        return host, strategy.put_chunk(host)
-
-    return prefetch(pair(number) for number in range(len(batches)))
+def _tuned(evaluator: Evaluator, split: str, state: TrainState, table: Table) -> Tuned:
+    """Return what metrics take from the validation split; nothing where there is none."""
+    tuning = {name: metric.tune for name, metric in evaluator.experiment.tables.items() if metric.tune is not None}
+    if not tuning or "valid" not in evaluator.experiment.config.data:
+        return {}
+    if split != "valid":
+        _, table = open_evaluator(evaluator.folder, ("valid",), evaluator.batch_size).predict("valid", state)
+    return {name: tune(table) for name, tune in tuning.items()}
 
 
-def _draw(folder: Path, split: str, step: int, experiment: Experiment) -> list[Path]:
+def _draw(folder: Path, split: str, at: str, meta: Mapping[str, Any]) -> list[Path]:
     """Draw what the run and its predictions allow: the learning curve, and the confusion matrix of classes."""
-    from jaxlab.run import draw
-
     drawn = [draw.learning_curve(folder)[1]]
-    table, meta = read_store(folder, split, step), experiment.data.meta
+    table = read_store(folder, split, at)
     if meta.get("classes") and {"target", "prediction"} <= set(table):
-        drawn.append(draw.confusion_matrix(folder, split, step, table, meta["classes"]))
+        drawn.append(draw.confusion_matrix(folder, split, at, table, meta["classes"]))
     return drawn

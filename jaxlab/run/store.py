@@ -12,12 +12,16 @@ import pyarrow.parquet as pq
 
 from jaxlab.core import record
 from jaxlab.core.errors import DataError
+from jaxlab.core.types import Table
 
 _SHAPES = b"jaxlab.shapes"  # of the arrays that a row holds as lists
 
 
-def write_store(folder: Path, split: str, step: int, table: dict[str, np.ndarray]) -> Path:
-    """Write the per-example results as Parquet, one row an example in the split's order; arrays become lists."""
+def write_store(folder: Path, split: str, step: int | str, table: Table) -> Path:
+    """Write the per-example results as Parquet, one row an example in the split's order; arrays become lists.
+
+    `step` may have the kind of parameters behind it, ``400-raw``.
+    """
     columns = {name: value if value.ndim == 1 else list(value.reshape(len(value), -1)) for name, value in table.items()}
     shapes = {name: value.shape[1:] for name, value in table.items()}
     path = _path(folder, split, step)
@@ -29,12 +33,12 @@ def write_store(folder: Path, split: str, step: int, table: dict[str, np.ndarray
     return path
 
 
-def read_store(folder: Path, split: str, step: int) -> pd.DataFrame:
+def read_store(folder: Path, split: str, step: int | str) -> pd.DataFrame:
     """Return the table that `write_store` wrote."""
     return pd.read_parquet(_path(folder, split, step))
 
 
-def read_arrays(folder: Path, split: str, step: int) -> dict[str, np.ndarray]:
+def read_arrays(folder: Path, split: str, step: int | str) -> dict[str, np.ndarray]:
     """Return the arrays [N, ...] that `write_store` was given.
 
     Raises:
@@ -48,7 +52,7 @@ def read_arrays(folder: Path, split: str, step: int) -> dict[str, np.ndarray]:
     return {name: _array(stored[name].combine_chunks(), shape) for name, shape in shapes.items()}
 
 
-def _path(folder: Path, split: str, step: int) -> Path:
+def _path(folder: Path, split: str, step: int | str) -> Path:
     return folder / record.PREDICTIONS / f"{split}-{step}.parquet"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ def predict(
     batches: Iterable[tuple[HostBatch, PyTree]],
     measure: Measure,
     strategy: Strategy,
+    fields: Collection[str] = (),
 ) -> tuple[Statistics, dict[str, np.ndarray]]:
     """Return the statistics, and the outputs of the real examples, each [N, ...] with its ``id`` [N].
 
@@ -30,13 +31,15 @@ def predict(
       batches: (host chunk, device chunk) pairs of one batch each, in order.
       measure: the compiled evaluation step.
       strategy: which compiled it.
+      fields: of the batches, to be kept beside the outputs where there is none of that name.
     """
     collected: list[Statistics] = []
     tables: list[Mapping[str, np.ndarray]] = []
     for host, device in batches:
         statistics, outputs = measure(state, device)
         collected.append(strategy.fetch(statistics))
-        rows = {"id": host["id"][0], **strategy.fetch_rows(dict(outputs))}
+        kept = {name: host[name][0] for name in fields if name in host}
+        rows = {**kept, "id": host["id"][0], **strategy.fetch_rows(dict(outputs))}
         real = host["mask"][0] > 0
         tables.append({name: np.asarray(value)[real] for name, value in rows.items()})
     return _sum(collected), {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}

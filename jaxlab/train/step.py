@@ -1,4 +1,4 @@
-"""The train step and the evaluation step, pure and un-jitted.
+"""The train step, pure and un-jitted.
 
 Differentiate the sum of the loss, add gradients and statistics over microbatches and devices together, and divide
 once by the total weight: then one device, many, and accumulated microbatches give the same step.
@@ -22,7 +22,6 @@ from jaxlab.core.types import (
     Array,
     Batch,
     DeviceTransform,
-    EvalStep,
     Metric,
     Objective,
     Outputs,
@@ -171,14 +170,14 @@ def _make_sums(
     """Return the function to the gradient of the summed loss, the statistics and the new model state."""
 
     def sums(params: PyTree, model_state: PyTree, padded: Batch, key: Array) -> Sums:
-        batch = _blank_padding(padded)
+        batch = blank_padding(padded)
         for place, transform in enumerate(augment):
             batch = transform(batch, jax.random.fold_in(key, _AUGMENT + place))
 
         def loss(params: PyTree) -> tuple[Array, tuple[Statistics, PyTree]]:
             apply = Bound(model, params, model_state, key, dtype, train=True)
             total, weight, outputs, new_state = objective(apply, batch)
-            return total, (_statistics(metrics, outputs, batch, total, weight), new_state)
+            return total, (statistics_of(metrics, outputs, batch, total, weight), new_state)
 
         gradient, (statistics, new_state) = jax.grad(loss, has_aux=True)(params)
         return gradient, statistics, new_state
@@ -206,41 +205,15 @@ def _accumulated(sums: MakeSums, count: int) -> MakeSums:
     return accumulated
 
 
-def average_or_raw(state: TrainState) -> PyTree:
-    """Return the moving average of the parameters, or the parameters where there is none."""
-    return state.params if state.ema is None else state.ema
-
-
-def make_eval_step(
-    model: nn.Module,
-    objective: Objective,
-    metrics: Mapping[str, Metric],
-    *,
-    precision: str = "float32",
-    batch_axis: str | None = None,
-    parameters: Callable[[TrainState], PyTree] = average_or_raw,
-) -> EvalStep:
-    """Return the function from (state, batch) to (statistics, per-example outputs) for what `parameters` takes."""
-    dtype = compute_dtype(precision)
-
-    def eval_step(state: TrainState, batch: Batch) -> tuple[Statistics, Outputs]:
-        batch = _blank_padding(batch)
-        apply = Bound(model, parameters(state), state.model_state, None, dtype, train=False)
-        total, weight, outputs, _ = objective(apply, batch)
-        statistics = _statistics(metrics, outputs, batch, total, weight)
-        return (statistics if batch_axis is None else jax.lax.psum(statistics, batch_axis)), outputs
-
-    return eval_step
-
-
-def _statistics(
+def statistics_of(
     metrics: Mapping[str, Metric], outputs: Outputs, batch: Batch, total: Array, weight: Array
 ) -> Statistics:
+    """Return what a batch adds to each metric and to the loss."""
     updates = {name: metric.update(outputs, batch) for name, metric in metrics.items()}
     return {**updates, "loss": {"sum": total, "weight": weight}}
 
 
-def _blank_padding(batch: Batch) -> Batch:
+def blank_padding(batch: Batch) -> Batch:
     """Zero the padded rows: a weight of 0 hides what they hold from a sum, but the gradient of 0 * nan is nan."""
     mask = batch["mask"] > 0
     return {n: jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x)) for n, x in batch.items()}

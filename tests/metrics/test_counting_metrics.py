@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support, top_k_accuracy_score
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.metrics import classify
@@ -52,6 +52,28 @@ def test_precision_recall_and_f1_are_scikit_learns(average, seed, n, classes, cu
         outputs["target"][real], outputs["prediction"][real], average=average, zero_division=0
     )
     assert [found[part] for part in PARTS] == pytest.approx(expected[:3], abs=1e-6)
+
+
+@pytest.mark.parametrize("average", ["macro", "weighted", "micro"])
+@settings(deadline=None, max_examples=8)
+@cases
+def test_labels_are_counted_as_classes_are(average, seed, n, labels, cut):
+    outputs, mask = outputs_of(seed, n, labels)
+    target = np.random.default_rng(seed + 1).integers(0, 2, (n, labels)).astype(np.int32)
+    outputs |= {"target": target, "prediction": (outputs["logits"] > 1).astype(np.int32)}
+    real = mask > 0
+    if not real.any():
+        return
+    target, prediction = target[real], outputs["prediction"][real]
+    right = measured(classify.accuracy(), outputs, mask, min(cut, n))
+    assert right == pytest.approx(accuracy_score(target, prediction), abs=1e-6)
+    there = np.flatnonzero((target + prediction).any(axis=0))
+    found = measured(classify.precision_recall_f1(average), outputs, mask, min(cut, n))
+    if target.any() and len(there):
+        expected = precision_recall_fscore_support(
+            target, prediction, labels=there, average=average, zero_division=np.nan if average == "micro" else 0
+        )
+        np.testing.assert_allclose([found[part] for part in PARTS], expected[:3], atol=1e-6)
 
 
 @settings(deadline=None, max_examples=20)

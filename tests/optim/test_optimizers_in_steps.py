@@ -18,7 +18,8 @@ from jaxlab.models import mlp
 from jaxlab.optim import chain, rules
 from jaxlab.optim.evaluation import parameters
 from jaxlab.run.optimizer import make_optimizer, rule_matches
-from jaxlab.train.step import init_state, make_eval_step, make_train_step
+from jaxlab.train.eval_step import make_eval_step
+from jaxlab.train.step import init_state, make_train_step
 
 PARTS = 4
 

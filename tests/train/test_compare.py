@@ -15,8 +15,8 @@ from jaxlab.core.config import spec
 from jaxlab.core.errors import DataError
 from jaxlab.core.types import Metric
 from jaxlab.run.compare import compare
+from jaxlab.run.measured import check_same, measured
 from jaxlab.run.store import read_arrays
-from jaxlab.run.uncertainty import intervals
 
 
 def train(folder, steps, **metrics):
@@ -65,18 +65,19 @@ def test_a_metric_that_looks_across_rows_fails_the_evaluation_by_name():
     metric = Metric(update, lambda sums: float(sums["sum"] / sums["weight"]))
     table = {"id": np.arange(4), "x": np.arange(4.0, dtype=np.float32)}
     with pytest.raises(DataError, match=r"valid/peak was 3 when measured, and is 1\.5 .* depend on other rows"):
-        intervals({"peak": metric}, table, "valid", {"valid/peak": 3.0})
+        check_same({"valid/peak": 3.0}, measured({"peak": metric}, {}, table, "valid").values)
 
 
 def test_a_metric_of_what_is_not_stored_has_no_interval():
     metric = Metric(lambda outputs, batch: {"sum": batch["label"].sum()}, lambda sums: float(sums["sum"]))
     table = {"id": np.arange(4), "x": np.arange(4.0, dtype=np.float32)}
-    assert intervals({"sum": metric}, table, "valid", {"valid/sum": 3.0}) == {}
+    assert measured({"sum": metric}, {}, table, "valid") == ({}, {}, {})
 
 
-def test_a_split_without_rows_has_no_interval():
+def test_a_split_without_rows_has_no_number_and_says_so():
     metric = Metric(lambda outputs, batch: {"sum": outputs["x"].sum()}, lambda sums: float(sums["sum"]))
-    assert intervals({"sum": metric}, {"id": np.arange(0), "x": np.zeros((0, 2))}, "valid", {"valid/sum": 0.0}) == {}
+    found = measured({"sum": metric}, {}, {"id": np.arange(0), "x": np.zeros((0, 2))}, "valid")
+    assert found == ({}, {}, {"valid/sum": "there are no examples"})
 
 
 def test_the_longer_run_is_better_beyond_doubt_and_the_tests_say_so_both_ways(runs):

@@ -16,7 +16,8 @@ from jaxlab.core.types import DataSpec
 from jaxlab.metrics import classify as metrics
 from jaxlab.models import cnn
 from jaxlab.objectives import classify
-from jaxlab.train.step import init_state, make_eval_step, make_train_step
+from jaxlab.train.eval_step import make_eval_step
+from jaxlab.train.step import init_state, make_train_step
 
 BATCH = 12
 DATA = DataSpec(

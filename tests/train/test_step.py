@@ -14,7 +14,8 @@ from jaxlab.metrics import classify as metrics
 from jaxlab.models import mlp
 from jaxlab.objectives import classify
 from jaxlab.train.evaluate import summarise
-from jaxlab.train.step import init_state, make_eval_step, make_train_step
+from jaxlab.train.eval_step import make_eval_step
+from jaxlab.train.step import init_state, make_train_step
 
 BATCH = 8
 DATA = DataSpec(

@@ -1,0 +1,146 @@
+"""What measures checkpoints of one run: built and compiled once, for any number of steps, splits and parameters.
+
+Knows no file but the checkpoints. Usage: ``evaluator = open_evaluator(folder, ("test",))``;
+``statistics, table = evaluator.predict("test", evaluator.restore(400, "raw"))``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlab.core import record
+from jaxlab.core.errors import ConfigError, UsageError, did_you_mean
+from jaxlab.core.types import HostBatch, PyTree, Statistics, Table, TrainState
+from jaxlab.data.feeding import prefetch
+from jaxlab.data.table_columns import read
+from jaxlab.optim import evaluation
+from jaxlab.run.assemble import SPLITS, Experiment, assemble, strategy_of
+from jaxlab.run.metrics import fields_read
+from jaxlab.run.restore import restore
+from jaxlab.run.units import GROUP, START, TIME
+from jaxlab.train.checkpoint import Checkpoints
+from jaxlab.train.evaluate import predict
+from jaxlab.train.parallel import Measure, Strategy, measure
+
+KINDS = ("raw", "ema", "optimizer", "average")
+"""Parameters: as trained, their moving average, the optimizer's own point, the mean over all saved checkpoints."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """A run's experiment, placed and compiled."""
+
+    folder: Path
+    experiment: Experiment
+    strategy: Strategy
+    batch_size: int | None
+    measure: Measure
+    shapes: tuple[TrainState, Statistics]
+    fields: frozenset[str]  # of the data, that are stored beside the results
+
+    def checkpoints(self) -> Checkpoints:
+        """Return the run's checkpoints, to be read."""
+        train = self.experiment.config.train
+        folder = self.folder / record.CHECKPOINTS
+        return Checkpoints(folder, keep=train.keep, best=train.best, mode=train.best_mode, writable=False)
+
+    def restore(self, checkpoints: Checkpoints, step: int, kind: str) -> tuple[TrainState, str]:
+        """Return the state of a step with the parameters of a kind as its ``ema``, and the kind's name.
+
+        Args:
+          checkpoints: the run's.
+          step: a saved one; its statistics of normalisation are used whatever the kind.
+          kind: one of `KINDS`, or empty for what the run means to be used.
+
+        Raises:
+          UsageError: no such kind, or the run does not keep it.
+        """
+        state = restore(checkpoints, step, self.shapes, self.strategy)["state"]
+        own = evaluation.kind_of(state)
+        if kind not in ("", "raw", "average", own):
+            known = [own, *(name for name in ("raw", "average") if name != own)]
+            raise UsageError(f"--parameters={kind}: this run has {', '.join(known)}{did_you_mean(kind, known)}")
+        if kind == "average":
+            return state.replace(ema=self._average(checkpoints)), kind
+        chosen = state.params if kind == "raw" else evaluation.parameters(state)
+        return state.replace(ema=chosen), kind or own
+
+    def _average(self, checkpoints: Checkpoints) -> PyTree:
+        """Return the mean of the parameters of all checkpoints (Izmailov et al. 2018, arXiv 1803.05407)."""
+        total, steps = None, checkpoints.steps()
+        for step in steps:
+            params = evaluation.parameters(restore(checkpoints, step, self.shapes, self.strategy)["state"])
+            total = params if total is None else jax.tree.map(jnp.add, total, params)
+        return jax.tree.map(lambda x: x / len(steps), total)
+
+    def predict(self, split: str, state: TrainState) -> tuple[Statistics, Table]:
+        """Return the sums over a split, and the table of its examples' results and stored fields."""
+        statistics, table = predict(state, self._batches(split), self.measure, self.strategy, self.fields)
+        source = self.experiment.sources[split]
+        lacking = [name for name in sorted(self.fields) if name not in table and name in source.spec.example]
+        columns = read(source, lacking) if lacking and len(table["id"]) else {}
+        return statistics, {**table, **{name: values[table["id"]] for name, values in columns.items()}}
+
+    def _batches(self, split: str) -> Iterator[tuple[HostBatch, PyTree]]:
+        batches = self.experiment.batches(split, self.batch_size, training=False)
+
+        def pair(number: int) -> tuple[HostBatch, PyTree]:
+            host = batches.chunk(number, 1)
+            return host, self.strategy.put_chunk(host)
+
+        return prefetch(pair(number) for number in range(len(batches)))
+
+
+def open_evaluator(folder: Path, splits: tuple[str, ...], batch_size: int | None = None) -> Evaluator:
+    """Return the evaluator of a run's splits.
+
+    Raises:
+      DataError: no run, or no data.
+      ConfigError: the config has no such split, or a metric reads what neither results nor data have.
+    """
+    config = record.read_config(folder)
+    record.restore_imports(folder)
+    available = [name for name in SPLITS if name in config.data]
+    for split in splits:
+        if split not in available:
+            raise ConfigError(f"--split={split}: config.data has no such split{did_you_mean(split, available)}")
+    experiment = assemble(config, splits, record.read_learnt(folder))
+    strategy = strategy_of(config, config.train.batch_size if batch_size is None else batch_size)
+    step = experiment.eval_step(strategy.batch_axis, generate=True)
+    shapes = experiment.abstract_step()
+    fields = _stored_fields(experiment, shapes[0], splits)
+    return Evaluator(
+        folder, experiment, strategy, batch_size, strategy.compile(measure(step), donate=False), shapes, fields
+    )
+
+
+def _stored_fields(experiment: Experiment, state: TrainState, splits: tuple[str, ...]) -> frozenset[str]:
+    """Return the data's fields to store: those that metrics read, and those that say what depends on what.
+
+    Raises:
+      ConfigError: a metric reads what is neither a result nor a field.
+    """
+    batch = experiment.abstract_batch()
+    eval_step: Callable[..., tuple[Statistics, Mapping[str, jax.ShapeDtypeStruct]]] = experiment.eval_step(
+        None, generate=True
+    )
+    _, outputs = jax.eval_shape(eval_step, state, batch)
+    example = experiment.sources[splits[0]].spec.example
+    wanted = fields_read(experiment.metrics, outputs, batch)
+    for name, metric in experiment.tables.items():
+        known = {*outputs, *batch, *example}
+        for column in metric.reads:
+            if column not in known:
+                raise ConfigError(
+                    f"config.metrics.{name} reads {column!r}, which neither the objective's results nor the data have: "
+                    f"{', '.join(sorted(known))}{did_you_mean(column, known)}; is it a metric of another task?"
+                )
+        wanted |= set(metric.reads)
+    wanted |= {name for name in (GROUP, START, TIME) if name in example and np.shape(example[name]) == ()}
+    return frozenset(wanted - set(outputs) - {"id"})
