@@ -214,6 +214,7 @@ EXTRAS = {
     "jaxlab.data.huggingface:make": "datasets", "jaxlab.data.smote:make": "imblearn",
     **{f"jaxlab.data.tokenize:{kind}": "tokenizers" for kind in ("bpe", "wordpiece", "unigram")},
     **dict.fromkeys(INITIALISED, "safetensors"),
+    "jaxlab.metrics.text:bleu": "sacrebleu", "jaxlab.metrics.text:chrf": "sacrebleu",
 }  # fmt: skip
 """Factories that work where an optional library is installed."""
 

@@ -23,12 +23,12 @@ from jaxlab.metrics.scores import questions
 def f1_tuned(data: DataSpec) -> TableMetric:
     """Return ``f1``, ``precision`` and ``recall`` at the threshold of the highest F1 on the validation split.
 
-    Of two classes those of the second, and ``threshold`` itself. More classes, or labels, have a threshold each, a
+    Of two classes those of the second. More classes, or labels, have a threshold each, a
     class against the rest; the numbers are means over those that occur among targets or decisions, where one that is
     never decided for has precision 0 and one that is never there recall 0, as in
     `jaxlab.metrics.classify:precision_recall_f1`. On the validation split itself they are too optimistic.
 
-    Undefined without a threshold, and for two classes where nothing is positive or nothing reaches the threshold.
+    The threshold itself is what it has ``tuned``. Undefined without one, and for two classes where nothing is positive or nothing reaches the threshold.
     """
 
     def tune(table: Table) -> Mapping[str, Any]:
@@ -58,7 +58,7 @@ def f1_tuned(data: DataSpec) -> TableMetric:
             right_Q, decided_Q, there_Q = np.split(counts @ np.asarray(weights_N, np.float64), 3)
             if len(names) > 1:
                 return _means(right_Q, decided_Q, there_Q)
-            return {**_of_one(right_Q[0], decided_Q[0], there_Q[0]), "threshold": float(threshold_Q[0])}
+            return _of_one(right_Q[0], decided_Q[0], there_Q[0])
 
         return weighted
 

@@ -29,6 +29,7 @@ from jaxlab.core.types import (
     Generate,
     Metric,
     Objective,
+    Outputs,
     Periodic,
     Sink,
     Source,
@@ -44,7 +45,7 @@ from jaxlab.data.order import Weights
 from jaxlab.data.pipeline import Batches, transformed_spec
 from jaxlab.optim import evaluation
 from jaxlab.run.batching import make_buckets, precomputed, row_weights
-from jaxlab.run.metrics import make_metrics
+from jaxlab.run.metrics import check_reads, make_metrics
 from jaxlab.run.optimizer import make_optimizer
 from jaxlab.run.sources import SPLITS, check_sources, check_transformed, open_sources
 from jaxlab.run.values import check_values
@@ -129,7 +130,20 @@ class Experiment(NamedTuple):
 
     def abstract_step(self) -> tuple[TrainState, Statistics]:
         """Return the shapes of a step's results: a whole step is checked without data or devices."""
-        return jax.eval_shape(self.train_step(None), jax.eval_shape(self.init), self.abstract_batch())
+        state, batch = jax.eval_shape(self.init), self.abstract_batch()
+        shapes = jax.eval_shape(self.train_step(None), state, batch)
+        if self.tables or self.generate is not None:
+            check_reads(self.tables, self.abstract_results(state), {**self.fields, **batch})
+        return shapes
+
+    def abstract_results(self, state: TrainState) -> Outputs:
+        """Return the shapes of what an evaluation stores of a batch, for the shapes of a state."""
+        return jax.eval_shape(self.eval_step(None, generate=True), state, self.abstract_batch())[1]
+
+    @property
+    def fields(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """The fields of the data, before transforms."""
+        return next(iter(self.sources.values())).spec.example
 
 
 def assemble(

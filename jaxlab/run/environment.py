@@ -15,7 +15,7 @@ import jax
 from jaxlab.core.types import Source
 
 PACKAGES = ("jaxlab", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "ml-collections", "numpy",
-            "tensorflow-datasets", "scikit-learn", "pandas", "pyarrow")  # fmt: skip
+            "tensorflow-datasets", "scikit-learn", "pandas", "pyarrow", "sacrebleu")  # fmt: skip
 _LONGEST_DIFF = 200_000
 _MOST_FACTS = 1000  # of one kind, such as class names
 

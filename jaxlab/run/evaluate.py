@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from jaxlab.core import record
-from jaxlab.core.errors import DataError
-from jaxlab.core.types import Table, TrainState
+from jaxlab.core.errors import DataError, UndefinedError
+from jaxlab.core.types import Table, TableMetric, TrainState
+from jaxlab.metrics import text
 from jaxlab.run import draw
 from jaxlab.run.evaluator import Evaluator, open_evaluator
 from jaxlab.run.host_memory import keep_freed_memory
 from jaxlab.run.measured import Tuned, check_same, measured
 from jaxlab.run.slices import as_json, by_column
-from jaxlab.run.store import read_store, write_store
+from jaxlab.run.store import write_store
 from jaxlab.run.units import units_of
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.evaluate import summarise
@@ -128,11 +130,15 @@ def _one(
     result = {
         "split": split, "step": step, **as_json(len(table["id"]), found), "metrics": metrics,
         "reads": 1 + max((entry["reads"] for entry in evaluations.values() if entry["split"] == split), default=0),
-        "parameters": parameters, "tuned": tuned, "predictions": str(store.relative_to(folder)),
+        "parameters": parameters, "tuned": tuned, "signatures": _signatures(experiment.tables),
+        "predictions": str(store.relative_to(folder)),
         "by": {column: by_column(experiment, split, column, table, units, tuned) for column in by},
     }  # fmt: skip
+    result["beside"] = []
     record.write_json(folder / EVALUATION, {**evaluations, f"{split}-{at}": result})
-    plots = _draw(folder, split, at, experiment.data.meta)
+    source = experiment.sources[split]
+    plots = [draw.learning_curve(folder)[1]]
+    plots += draw.evaluation(folder, split, at, table, experiment.data.meta, source.__getitems__)
     return {"workdir": str(folder), **result, "plots": [str(path.relative_to(folder)) for path in plots]}
 
 
@@ -143,13 +149,13 @@ def _tuned(evaluator: Evaluator, split: str, state: TrainState, table: Table) ->
         return {}
     if split != "valid":
         _, table = open_evaluator(evaluator.folder, ("valid",), evaluator.batch_size).predict("valid", state)
-    return {name: tune(table) for name, tune in tuning.items()}
+    found = {}
+    for name, tune in tuning.items():
+        with contextlib.suppress(UndefinedError):  # the metric itself says then that it was not tuned
+            found[name] = dict(tune(table))
+    return found
 
 
-def _draw(folder: Path, split: str, at: str, meta: Mapping[str, Any]) -> list[Path]:
-    """Draw what the run and its predictions allow: the learning curve, and the confusion matrix of classes."""
-    drawn = [draw.learning_curve(folder)[1]]
-    table = read_store(folder, split, at)
-    if meta.get("classes") and {"target", "prediction"} <= set(table):
-        drawn.append(draw.confusion_matrix(folder, split, at, table, meta["classes"]))
-    return drawn
+def _signatures(tables: Mapping[str, TableMetric]) -> dict[str, str]:
+    """Return how scores of texts were computed, in the form that papers cite."""
+    return {name: signature for name, metric in tables.items() if (signature := text.signature(metric))}

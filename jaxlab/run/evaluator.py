@@ -7,12 +7,11 @@ Knows no file but the checkpoints. Usage: ``evaluator = open_evaluator(folder, (
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, UsageError, did_you_mean
@@ -114,33 +113,16 @@ def open_evaluator(folder: Path, splits: tuple[str, ...], batch_size: int | None
     strategy = strategy_of(config, config.train.batch_size if batch_size is None else batch_size)
     step = experiment.eval_step(strategy.batch_axis, generate=True)
     shapes = experiment.abstract_step()
-    fields = _stored_fields(experiment, shapes[0], splits)
+    fields = _stored_fields(experiment, shapes[0])
     return Evaluator(
         folder, experiment, strategy, batch_size, strategy.compile(measure(step), donate=False), shapes, fields
     )
 
 
-def _stored_fields(experiment: Experiment, state: TrainState, splits: tuple[str, ...]) -> frozenset[str]:
-    """Return the data's fields to store: those that metrics read, and those that say what depends on what.
-
-    Raises:
-      ConfigError: a metric reads what is neither a result nor a field.
-    """
-    batch = experiment.abstract_batch()
-    eval_step: Callable[..., tuple[Statistics, Mapping[str, jax.ShapeDtypeStruct]]] = experiment.eval_step(
-        None, generate=True
-    )
-    _, outputs = jax.eval_shape(eval_step, state, batch)
-    example = experiment.sources[splits[0]].spec.example
-    wanted = fields_read(experiment.metrics, outputs, batch)
-    for name, metric in experiment.tables.items():
-        known = {*outputs, *batch, *example}
-        for column in metric.reads:
-            if column not in known:
-                raise ConfigError(
-                    f"config.metrics.{name} reads {column!r}, which neither the objective's results nor the data have: "
-                    f"{', '.join(sorted(known))}{did_you_mean(column, known)}; is it a metric of another task?"
-                )
-        wanted |= set(metric.reads)
-    wanted |= {name for name in (GROUP, START, TIME) if name in example and np.shape(example[name]) == ()}
+def _stored_fields(experiment: Experiment, state: TrainState) -> frozenset[str]:
+    """Return the data's fields to store: those that metrics read, and those that say what depends on what."""
+    outputs = experiment.abstract_results(state)
+    wanted = fields_read(experiment.metrics, outputs, experiment.abstract_batch())
+    wanted |= {column for metric in experiment.tables.values() for column in metric.reads}
+    wanted |= {name for name in (GROUP, START, TIME) if name in experiment.fields and not experiment.fields[name].shape}
     return frozenset(wanted - set(outputs) - {"id"})

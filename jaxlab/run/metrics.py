@@ -5,7 +5,7 @@ Usage: ``metrics, tables = make_metrics(config, data=data, total_steps=1000)``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -29,11 +29,7 @@ class _Fields(dict[str, Array]):
         return super().__getitem__(name)
 
     def __missing__(self, name: str) -> Array:
-        known = {**self, **self._others}
-        raise ConfigError(
-            f"config.metrics.{self._metric} reads {name!r}, which neither the objective's results nor the data have: "
-            f"{', '.join(known)}{did_you_mean(name, known)}; is it a metric of another task?"
-        )
+        raise ConfigError(_missing(self._metric, name, {*self, *self._others}))
 
 
 def make_metrics(config: ConfigDict, **context: Any) -> tuple[dict[str, Metric], dict[str, TableMetric]]:
@@ -68,6 +64,22 @@ def _explaining(name: str, metric: Metric) -> Metric:
         return metric.update(_Fields(outputs, name, batch), fields)
 
     return Metric(update, metric.compute)
+
+
+def check_reads(tables: Mapping[str, TableMetric], outputs: Outputs, fields: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a table metric that reads what is neither a result nor a field of the data."""
+    known = {*outputs, *fields}
+    for name, metric in tables.items():
+        for column in metric.reads:
+            if column not in known:
+                raise ConfigError(_missing(name, column, known))
+
+
+def _missing(metric: str, name: str, known: Collection[str]) -> str:
+    return (
+        f"config.metrics.{metric} reads {name!r}, which neither the objective's results nor the data have; is it a metric "
+        f"of another task?{did_you_mean(name, known)}"
+    )
 
 
 def fields_read(metrics: Mapping[str, Metric], outputs: Outputs, batch: Batch) -> set[str]:

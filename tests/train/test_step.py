@@ -13,8 +13,8 @@ from jaxlab.core.types import DataSpec
 from jaxlab.metrics import classify as metrics
 from jaxlab.models import mlp
 from jaxlab.objectives import classify
-from jaxlab.train.evaluate import summarise
 from jaxlab.train.eval_step import make_eval_step
+from jaxlab.train.evaluate import summarise
 from jaxlab.train.step import init_state, make_train_step
 
 BATCH = 8

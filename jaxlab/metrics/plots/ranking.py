@@ -102,14 +102,18 @@ def score_histogram(score_N: np.ndarray, kind_N: np.ndarray, names: Sequence[str
     if not len(known_N):
         return None
     logarithmic = bool(known_N.min() > 0 and known_N.max() > _LOGARITHMIC * known_N.min())
-    edges = 10 ** style.edges(np.log10(known_N)) if logarithmic else style.edges(known_N)
-    figure, axes = style.panel(f"scores, {style.counted(len(known_N), len(score_N))}", "score", "share of its examples")
+    place_N = np.log10(known_N) if logarithmic else known_N
+    edges = style.edges(place_N)
+    inside_N = np.clip(place_N, edges[0], edges[-1])
+    across = "score" if np.array_equal(inside_N, place_N) else "score; the outermost bars hold what lies beyond"
+    shown = 10**edges if logarithmic else edges
+    figure, axes = style.panel(f"scores, {style.counted(len(known_N), len(score_N))}", across, "share of its examples")
     for place, (name, (colour, dashes)) in enumerate(zip(names, style.strokes(), strict=False)):
-        here_N = known_N[kind_N == place]
+        here_N = inside_N[kind_N == place]
         if len(here_N):
             share = np.histogram(here_N, edges)[0] / len(here_N)
-            axes.stairs(share, edges, fill=True, color=colour, alpha=0.25)
-            axes.stairs(share, edges, color=colour, linestyle=dashes, label=f"{style.plain(name)}, n = {len(here_N):,}")
+            axes.stairs(share, shown, fill=True, color=colour, alpha=0.25)
+            axes.stairs(share, shown, color=colour, linestyle=dashes, label=f"{style.plain(name)}, n = {len(here_N):,}")
     if logarithmic:
         axes.set_xscale("log")
     axes.set_ylim(bottom=0)

@@ -1,0 +1,158 @@
+"""The command line: names of commands and their flags; each command's work is a function in `jaxlab.run`.
+
+Progress and logs go to stderr; the last line of stdout is one JSON object, the result. Exit codes: 0 done, 1 failed,
+2 wrong usage, config or data, 3 diverged, 75 preempted and resumable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlab.cli import show
+from jaxlab.cli.flags import check_flags, make_parser, split_overrides
+from jaxlab.core import record
+from jaxlab.core.errors import JaxlabError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        return _run([argument for argument in given if argument != "--debug"])
+    except JaxlabError as error:
+        if debug:
+            traceback.print_exc()
+        kind = "stopped" if error.exit_code == 75 else "error"
+        print(f"{kind}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _run(given: list[str]) -> int:
+    flags, overrides = split_overrides(given)
+    check_flags(flags)
+    parsed = make_parser().parse_args(flags)
+    if overrides and "config" not in vars(parsed):
+        raise UsageError(f"--config.{next(iter(overrides))}: {parsed.command} takes no config; a run keeps its own")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a plug-in in the folder where the command is given can be named
+    result = globals()[f"_{parsed.command}"](parsed, overrides)
+    print(json.dumps(record.jsonable(result)), flush=True)
+    return 1 if (parsed.command == "sanity" or getattr(parsed, "strict", False)) and result["errors"] else 0
+
+
+def _load(parsed: argparse.Namespace, overrides: dict[str, str]) -> Any:
+    from jaxlab.core import config as configs
+    from jaxlab.core.override import override
+
+    config = configs.load(parsed.config)
+    try:
+        return override(config, overrides)
+    except UsageError as error:
+        raise type(error)(f"--{error} (in {parsed.config})") from error
+
+
+def _train(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    config = _load(parsed, overrides)
+    origin = {"config": str(Path(parsed.config).resolve()), "overrides": overrides}
+    if parsed.cv is not None:
+        from jaxlab.run.cross_validate import cross_validate
+
+        result = cross_validate(config, parsed.workdir, parsed.cv, parsed.cv_by or "auto", parsed.cv_field, origin)
+        show.cross_validation(result)
+        return result
+    if parsed.cv_by or parsed.cv_field:
+        raise UsageError("--cv_by and --cv_field say how --cv=K splits; give --cv as well")
+    from jaxlab.run.train import train
+
+    run = train(config, parsed.workdir, origin)
+    print(f"finished: {run.workdir}", file=sys.stderr)
+    return {"workdir": str(run.workdir), **run.summary}
+
+
+def _check(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    config = _load(parsed, overrides)
+    from jaxlab.run.check import check
+    from jaxlab.run.check_table import print_check
+
+    result = check(config, parsed.workdir)
+    print_check(result)
+    return result
+
+
+def _audit(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    config = _load(parsed, overrides)
+    from jaxlab.run.audit import audit
+
+    options = {"max_rows": parsed.max_rows, "target": parsed.target, "ignore": _names(parsed.ignore)}
+    result = audit(config, parsed.output, **options, test_labels=parsed.test_labels)
+    for finding in result.pop("findings"):
+        print(finding, file=sys.stderr)
+    print(f"written: {result['output']}/audit.html", file=sys.stderr)
+    return result
+
+
+def _evaluate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    from jaxlab.run.evaluate import evaluate_each, watch
+
+    options = {"batch_size": parsed.batch_size, "parameters": parsed.parameters.split(","), "by": _names(parsed.by)}
+    if parsed.watch and parsed.step:
+        raise UsageError(f"--watch measures every checkpoint; --step={parsed.step} goes without it")
+    found = watch(parsed.workdir, parsed.split, **options) if parsed.watch else None
+    if found is None:
+        found = evaluate_each(parsed.workdir, parsed.split, _names(parsed.step or "best"), **options)
+    results = []
+    for result in found:
+        show.evaluation(result)
+        results.append(result)
+    if len(results) == 1 and not parsed.watch:
+        return results[0]
+    return {"workdir": str(Path(parsed.workdir).expanduser().resolve()), "evaluations": results}
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+def _baseline(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    config = _load(parsed, overrides)
+    from jaxlab.run.baseline import baseline, print_baseline
+
+    result = baseline(config, parsed.workdir, parsed.split, parsed.seconds)
+    print_baseline(result)
+    return result
+
+
+def _sanity(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    config = _load(parsed, overrides)
+    from jaxlab.run.sanity import print_sanity, sanity
+
+    result = sanity(config, parsed.steps, parsed.seconds)
+    print_sanity(result)
+    return result
+
+
+def _compare(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    from jaxlab.run.compare import compare
+
+    result = compare(parsed.first, parsed.second, parsed.split)
+    show.comparison(result)
+    return result
+
+
+def _doctor(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    from jaxlab.run.doctor import doctor
+
+    result = doctor()
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    return result

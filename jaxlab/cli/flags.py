@@ -1,0 +1,122 @@
+"""Names of commands and their flags, and what ``--config.PATH=VALUE`` says. Imports no JAX."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from jaxlab.core.errors import UsageError, did_you_mean
+
+_CONFIG_HELP = "FILE.py, FILE.py:PRESET or a run's config.json; any field is overridden by --config.PATH=VALUE"
+COMMANDS = {
+    "train": "train; run again, it resumes; done, it says so",
+    "check": "check a config without training: data, parameters, cost, warnings",
+    "audit": "say what is wrong with a config's data: duplicates, leaks, missing values, overlap of splits",
+    "evaluate": "measure a checkpoint on a split: metrics, prediction store, pictures",
+    "baseline": "fit simple baselines on the same split and metrics: majority, linear, boosting, n-grams",
+    "sanity": "train a little: a wrong pipeline fails by its first loss, one batch, shuffled labels",
+    "compare": "say whether a run is better than another on the same examples: differences, intervals, tests",
+    "doctor": "say what this machine has",
+}
+
+
+def check_flags(flags: list[str]) -> None:
+    """Raise UsageError for an unknown flag, before argparse says that the one it was meant to be is missing."""
+    command = next((flag for flag in flags if not flag.startswith("-")), "")
+    if command not in COMMANDS:
+        return
+    known = [*_options(command), "--help"]
+    for flag in flags[flags.index(command) + 1 :]:
+        name = flag.split("=")[0]
+        if name.startswith("--") and name not in known:
+            raise UsageError(f"{name}: no such flag of {command}{did_you_mean(name, known)}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser("jaxlab", description="A JAX research framework.", allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for flag, options in _options(name).items():
+            command.add_argument(flag, **options)
+    return parser
+
+
+def _options(command: str) -> dict[str, dict[str, Any]]:
+    """Return the flags of a command."""
+    config = {"--config": {"required": True, "help": _CONFIG_HELP, "metavar": "FILE"}}
+    workdir = {"required": True, "help": "the run's directory", "metavar": "DIR"}
+    return {
+        "train": {
+            **config,
+            "--workdir": workdir,
+            "--cv": {"type": int, "help": "cross-validate: so many folds of config.data.train", "metavar": "K"},
+            "--cv_by": {"help": "auto, stratified, grouped, time or random (default: auto, as the data's fields say)"},
+            "--cv_field": {"help": "the label, group or time (default: a field of that name)", "metavar": "FIELD"},
+        },
+        "check": {**config, "--workdir": {"help": "where the run would be written", "metavar": "DIR"}},
+        "audit": {
+            **config,
+            "--output": {"default": "audit", "help": "where the report is written (default: audit)", "metavar": "DIR"},
+            "--target": {"help": "the field to predict (default: the objective's)", "metavar": "FIELD"},
+            "--ignore": {"default": "", "help": "fields that are no inputs, with commas between", "metavar": "FIELDS"},
+            "--max_rows": {"type": int, "default": 100_000, "help": "look at so many rows of a larger split"},
+            "--test_labels": {"action": "store_true", "help": "read the test split's targets too"},
+            "--strict": {"action": "store_true", "help": "exit with 1 if there are errors"},
+        },
+        "evaluate": {
+            "--workdir": workdir,
+            "--split": {"default": "test", "help": "train, valid or test (default: test)"},
+            "--step": {"help": "best, latest or numbers with commas, or all (default: best, chosen on valid)"},
+            "--parameters": {
+                "default": "",
+                "help": "raw, ema, optimizer, average; several with commas (default: ema if kept)",
+            },
+            "--by": {"default": "", "help": "measure the parts that a column tells apart, too", "metavar": "COLUMNS"},
+            "--watch": {
+                "action": "store_true",
+                "help": "measure each checkpoint of a run that goes on, until its end",
+            },
+            "--batch_size": {"type": int, "help": "examples a batch; does not change the result"},
+        },
+        "baseline": {
+            **config,
+            "--workdir": {"help": "a run on the same data, beside which evaluate shows the result", "metavar": "DIR"},
+            "--split": {"default": "valid", "help": "train, valid or test (default: valid)"},
+            "--seconds": {"type": float, "default": 300.0, "help": "after which the rest is left out (default: 300)"},
+        },
+        "sanity": {
+            **config,
+            "--steps": {"type": int, "default": 200, "help": "of each small training, at most (default: 200)"},
+            "--seconds": {"type": float, "default": 120.0, "help": "after which the rest is cut (default: 120)"},
+        },
+        "compare": {
+            "first": {"help": "a run's directory", "metavar": "RUN_A"},
+            "second": {"help": "another's, measured on the same split", "metavar": "RUN_B"},
+            "--split": {"default": "test", "help": "train, valid or test (default: test)"},
+        },
+        "doctor": {},
+    }[command]
+
+
+def split_overrides(given: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Take ``--config.PATH=VALUE`` and ``--config.PATH VALUE`` out of the arguments; a lone flag means true."""
+    flags: list[str] = []
+    overrides: dict[str, str] = {}
+    position = 0
+    while position < len(given):
+        argument = given[position]
+        position += 1
+        if not argument.startswith("--config."):
+            flags.append(argument)
+            continue
+        path, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals and position < len(given) and not given[position].startswith("--"):
+            value = given[position]
+            position += 1
+        elif not equals:
+            value = "true"
+        overrides[path] = value
+    return flags, overrides
