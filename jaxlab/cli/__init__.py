@@ -105,6 +105,7 @@ def _evaluate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str
     from jaxlab.run.evaluate import evaluate_each, watch
 
     options = {"batch_size": parsed.batch_size, "parameters": parsed.parameters.split(","), "by": _names(parsed.by)}
+    options["plots"] = not parsed.no_plots
     if parsed.watch and parsed.step:
         raise UsageError(f"--watch measures every checkpoint; --step={parsed.step} goes without it")
     found = watch(parsed.workdir, parsed.split, **options) if parsed.watch else None

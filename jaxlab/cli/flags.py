@@ -79,6 +79,7 @@ def _options(command: str) -> dict[str, dict[str, Any]]:
                 "action": "store_true",
                 "help": "measure each checkpoint of a run that goes on, until its end",
             },
+            "--no_plots": {"action": "store_true", "help": "draw nothing, which saves some seconds"},
             "--batch_size": {"type": int, "help": "examples a batch; does not change the result"},
         },
         "baseline": {

@@ -28,7 +28,8 @@ def f1_tuned(data: DataSpec) -> TableMetric:
     never decided for has precision 0 and one that is never there recall 0, as in
     `jaxlab.metrics.classify:precision_recall_f1`. On the validation split itself they are too optimistic.
 
-    The threshold itself is what it has ``tuned``. Undefined without one, and for two classes where nothing is positive or nothing reaches the threshold.
+    The threshold itself is what it has ``tuned``. Undefined without one, and for two classes where nothing is positive
+    or nothing reaches it.
     """
 
     def tune(table: Table) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ def evaluate(
     batch_size: int | None = None,
     parameters: str = "",
     by: Sequence[str] = (),
+    plots: bool = True,
 ) -> dict[str, Any]:
     """Measure a checkpoint of a run on a split; write the prediction store, ``evaluation.json`` and plots.
 
@@ -45,13 +46,14 @@ def evaluate(
       batch_size: examples a batch, the run's own if None; it does not change the result.
       parameters: raw, ema, optimizer or average; empty for what the run means to be used.
       by: columns of the data whose values tell parts of the split apart, each of which is measured too.
+      plots: whether to draw, which takes some seconds.
 
     Raises:
       DataError: no run, no such checkpoint, column or data; stored predictions that give other numbers.
       ConfigError: the config has no such split, or a metric does not fit.
       UsageError: no such parameters.
     """
-    return evaluate_each(workdir, split, (step,), batch_size, (parameters,), by)[0]
+    return evaluate_each(workdir, split, (step,), batch_size, (parameters,), by, plots)[0]
 
 
 def evaluate_each(
@@ -61,6 +63,7 @@ def evaluate_each(
     batch_size: int | None = None,
     parameters: Sequence[str] = ("",),
     by: Sequence[str] = (),
+    plots: bool = True,
 ) -> list[dict[str, Any]]:
     """Return what `evaluate` does for each of several steps (``all``: every saved one) and kinds of parameters."""
     keep_freed_memory()
@@ -70,7 +73,7 @@ def evaluate_each(
         wanted = dict.fromkeys(checkpoints.resolve(step) for step in named)
         if not wanted:
             raise DataError(f"{evaluator.folder} holds no checkpoint")
-        return [_one(evaluator, checkpoints, split, step, kind, by) for step in wanted for kind in parameters]
+        return [_one(evaluator, checkpoints, split, step, kind, by, plots) for step in wanted for kind in parameters]
 
 
 def watch(
@@ -79,6 +82,7 @@ def watch(
     batch_size: int | None = None,
     parameters: Sequence[str] = ("",),
     by: Sequence[str] = (),
+    plots: bool = True,
     wait: float = 5.0,
 ) -> Iterator[dict[str, Any]]:
     """Yield the evaluation of each checkpoint as a run writes it, until the run has finished.
@@ -91,6 +95,7 @@ def watch(
       batch_size: as in `evaluate`.
       parameters: as in `evaluate_each`.
       by: as in `evaluate`.
+      plots: as in `evaluate`.
       wait: seconds from one look to the next.
     """
     keep_freed_memory()
@@ -104,7 +109,7 @@ def watch(
                 seen.add(step)
                 for kind in parameters:
                     if step in checkpoints.steps():
-                        yield _one(evaluator, checkpoints, split, step, kind, by)
+                        yield _one(evaluator, checkpoints, split, step, kind, by, plots)
         if finished and not fresh:
             return
         if not fresh:
@@ -112,7 +117,13 @@ def watch(
 
 
 def _one(
-    evaluator: Evaluator, checkpoints: Checkpoints, split: str, step: int, kind: str, by: Sequence[str]
+    evaluator: Evaluator,
+    checkpoints: Checkpoints,
+    split: str,
+    step: int,
+    kind: str,
+    by: Sequence[str],
+    plots: bool,
 ) -> dict[str, Any]:
     """Measure one checkpoint and write what was found."""
     folder, experiment = evaluator.folder, evaluator.experiment
@@ -136,10 +147,12 @@ def _one(
     }  # fmt: skip
     result["beside"] = []
     record.write_json(folder / EVALUATION, {**evaluations, f"{split}-{at}": result})
-    source = experiment.sources[split]
-    plots = [draw.learning_curve(folder)[1]]
-    plots += draw.evaluation(folder, split, at, table, experiment.data.meta, source.__getitems__)
-    return {"workdir": str(folder), **result, "plots": [str(path.relative_to(folder)) for path in plots]}
+    drawn = []
+    if plots:
+        examples = experiment.sources[split].__getitems__
+        drawn = [draw.learning_curve(folder)[1]]
+        drawn += draw.evaluation(folder, split, at, table, experiment.data.meta, examples)
+    return {"workdir": str(folder), **result, "plots": [str(path.relative_to(folder)) for path in drawn]}
 
 
 def _tuned(evaluator: Evaluator, split: str, state: TrainState, table: Table) -> Tuned:

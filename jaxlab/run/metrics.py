@@ -77,8 +77,8 @@ def check_reads(tables: Mapping[str, TableMetric], outputs: Outputs, fields: Map
 
 def _missing(metric: str, name: str, known: Collection[str]) -> str:
     return (
-        f"config.metrics.{metric} reads {name!r}, which neither the objective's results nor the data have; is it a metric "
-        f"of another task?{did_you_mean(name, known)}"
+        f"config.metrics.{metric} reads {name!r}, which neither the objective's results nor the data have; is it a "
+        f"metric of another task?{did_you_mean(name, known)}"
     )
 
 
