@@ -14,6 +14,7 @@ from jaxlab.core.errors import DataError, UndefinedError
 from jaxlab.core.types import Table, TableMetric, TrainState
 from jaxlab.metrics import text
 from jaxlab.run import draw
+from jaxlab.run.baseline import beside
 from jaxlab.run.evaluator import Evaluator, open_evaluator
 from jaxlab.run.host_memory import keep_freed_memory
 from jaxlab.run.measured import Tuned, check_same, measured
@@ -145,7 +146,7 @@ def _one(
         "predictions": str(store.relative_to(folder)),
         "by": {column: by_column(experiment, split, column, table, units, tuned) for column in by},
     }  # fmt: skip
-    result["beside"] = []
+    result["beside"] = beside(folder, split, metrics, result["intervals"])
     record.write_json(folder / EVALUATION, {**evaluations, f"{split}-{at}": result})
     drawn = []
     if plots:

@@ -113,13 +113,13 @@ def open_evaluator(folder: Path, splits: tuple[str, ...], batch_size: int | None
     strategy = strategy_of(config, config.train.batch_size if batch_size is None else batch_size)
     step = experiment.eval_step(strategy.batch_axis, generate=True)
     shapes = experiment.abstract_step()
-    fields = _stored_fields(experiment, shapes[0])
+    fields = stored_fields(experiment, shapes[0])
     return Evaluator(
         folder, experiment, strategy, batch_size, strategy.compile(measure(step), donate=False), shapes, fields
     )
 
 
-def _stored_fields(experiment: Experiment, state: TrainState) -> frozenset[str]:
+def stored_fields(experiment: Experiment, state: TrainState) -> frozenset[str]:
     """Return the data's fields to store: those that metrics read, and those that say what depends on what."""
     outputs = experiment.abstract_results(state)
     wanted = fields_read(experiment.metrics, outputs, experiment.abstract_batch())
