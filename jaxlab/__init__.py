@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from jaxlab.core.override import override
     from jaxlab.data.arrays import ArraySource
     from jaxlab.run.base import base_config
+    from jaxlab.run.baseline import baseline
     from jaxlab.run.check import check
+    from jaxlab.run.compare import compare
+    from jaxlab.run.cross_validate import cross_validate
     from jaxlab.run.doctor import doctor
     from jaxlab.run.evaluate import evaluate
     from jaxlab.run.result import Run
+    from jaxlab.run.sanity import sanity
 
 __version__ = "0.1.0"
 __all__ = [
-    "ArraySource", "Run", "base_config", "build", "check", "doctor", "evaluate", "load_config", "override", "spec",
-    "train",
+    "ArraySource", "Run", "base_config", "baseline", "build", "check", "compare", "cross_validate", "doctor",
+    "evaluate", "load_config", "override", "sanity", "spec", "train",
 ]  # fmt: skip
 
 
@@ -34,9 +38,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("jaxlab.train")
     homes = {
         "ArraySource": "data.arrays:ArraySource", "Run": "run.result:Run", "base_config": "run.base:base_config",
-        "build": "core.config:build", "check": "run.check:check", "doctor": "run.doctor:doctor",
-        "evaluate": "run.evaluate:evaluate", "load_config": "core.config:load", "override": "core.override:override",
-        "spec": "core.config:spec",
+        "baseline": "run.baseline:baseline", "build": "core.config:build", "check": "run.check:check",
+        "compare": "run.compare:compare", "cross_validate": "run.cross_validate:cross_validate",
+        "doctor": "run.doctor:doctor", "evaluate": "run.evaluate:evaluate", "load_config": "core.config:load",
+        "override": "core.override:override", "sanity": "run.sanity:sanity", "spec": "core.config:spec",
     }  # fmt: skip
     if name not in homes:
         raise AttributeError(f"module 'jaxlab' has no attribute {name!r}")

@@ -86,7 +86,7 @@ def _options(command: str) -> dict[str, dict[str, Any]]:
             **config,
             "--workdir": {"help": "a run on the same data, beside which evaluate shows the result", "metavar": "DIR"},
             "--split": {"default": "valid", "help": "train, valid or test (default: valid)"},
-            "--seconds": {"type": float, "default": 300.0, "help": "after which the rest is left out (default: 300)"},
+            "--seconds": {"type": float, "default": 300.0, "help": "that each baseline may take to fit (default: 300)"},
         },
         "sanity": {
             **config,

@@ -1,126 +1,138 @@
-"""The ``baseline`` command: what simple methods reach on the same split with the same metrics, and a verdict beside it.
+"""The ``baseline`` command: what is simple, fitted on the training split and measured as the model is.
 
-Usage: ``result = baseline(config, "runs/mine")``; `evaluate` then says by `beside` whether the run is better.
+A baseline gets the inputs that the objective gives the model, but texts as they are before they become tokens. What it
+predicts is put into a table with the columns of the objective's results, so that the config's own metrics measure it,
+with intervals. Hyperparameters are chosen on the validation split (without one, on a tenth of training), so numbers of
+that split flatter a little, as a model's do whose checkpoint was chosen there. Metrics that read what a baseline does
+not have, such as written texts or quantiles, are left out.
+Usage: ``result = baseline(config, "runs/digits", "valid")``.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxlab.core import config as configs
 from jaxlab.core import record
-from jaxlab.core.errors import ConfigError, DataError
-from jaxlab.run import ladder_sequences, ladder_tables
-from jaxlab.run.ladder_task import Rung, Task, open_task
-from jaxlab.run.measured import measured
-from jaxlab.run.slices import as_json
-from jaxlab.run.units import units_of
+from jaxlab.core.errors import ConfigError, UsageError, did_you_mean
+from jaxlab.run.assemble import SPLITS, assemble
+from jaxlab.run.ladder.climb import climb
 
-BASELINES = "baselines.json"
-_log = logging.getLogger("jaxlab")
+FILE = "baselines.json"
+SECONDS = 300.0
 
 
 def baseline(
-    config: ConfigDict, workdir: str | os.PathLike[str] | None = None, split: str = "valid", seconds: float = 300.0
+    config: ConfigDict,
+    workdir: str | os.PathLike[str] | None = None,
+    split: str = "valid",
+    seconds: float = SECONDS,
 ) -> dict[str, Any]:
-    """Fit the baselines that fit the config's task on its training split, and measure them on `split`.
+    """Fit all baselines that there are for the config's task, and measure them on a split.
 
     Args:
       config: complete.
-      workdir: a run of the same data, into whose ``baselines.json`` the result is written.
-      split: train, valid or test; of test the labels are read.
-      seconds: no further baseline is begun after that.
+      workdir: a run of the same data, whose directory gets ``baselines.json``; None writes nothing.
+      split: what is measured. Labels of ``test`` are read by each call that names it; ``reads`` counts them.
+      seconds: that each baseline may take to fit; large data are fitted in part, as many rows as that allows.
+
+    Returns:
+      ``split``, ``n``, ``reads``; ``rungs`` by name, each with ``metrics``, ``intervals``, ``undefined``, ``seconds``,
+      ``rows`` (fitted on) and ``about``; ``not_fitted``, the reason by name; ``better``, ``higher`` or ``lower`` by the
+      metric's name; ``left_out``, metrics that read what baselines do not have.
 
     Raises:
-      ConfigError: no such split, the run is of other data, or no baseline is known for the task.
-      DataError: no run, or no data.
+      ConfigError: no such split, or results of the objective that no baseline has.
+      UsageError: seconds that are too few, or a run of other data.
+      DataError: no run in `workdir`, or no data.
     """
+    if not seconds > 0:
+        raise UsageError(f"--seconds={seconds:g}: expected more than 0")
+    available = [name for name in SPLITS if name in config.data]
+    if split not in available:
+        raise ConfigError(f"--split={split}: config.data has no such split{did_you_mean(split, available)}")
     folder = None if workdir is None else Path(workdir).expanduser().resolve()
-    if folder is not None and record.read_config(folder).data.to_dict() != config.data.to_dict():
-        raise ConfigError(f"--workdir={folder} holds a run of other data; expected one whose config.data is the same")
-    began, task, rungs = time.monotonic(), open_task(config, split), dict[str, Any]()
-    for name, rung in {**ladder_tables.RUNGS, **ladder_sequences.RUNGS}.items():
-        if time.monotonic() - began > seconds and rungs:
-            rungs[name] = {"not_fitted": f"the {seconds:g} seconds were over"}
-        elif (found := _measure(task, rung)) is not None:
-            rungs[name] = found
-            _log.info("baseline %s: done", name)
-    if not any("metrics" in found for found in rungs.values()):
-        raise ConfigError(f"config.objective: no baseline is known for {task.node.factory}")
-    result = {"split": split, "n": len(task.held.source), "rungs": rungs}
     if folder is not None:
-        record.write_json(folder / BASELINES, {**record.read_json(folder / BASELINES), split: result})
-    return result
-
-
-def _measure(task: Task, rung: Rung) -> dict[str, Any] | None:
-    began, config = time.monotonic(), task.experiment
-    try:
-        answer = rung(task)
-    except (DataError, ValueError, MemoryError) as error:  # scikit-learn's own, such as of one class
-        return {"not_fitted": str(error).splitlines()[0]}
-    if answer is None:
-        return None
-    table = task.table(answer)
-    tables = {name: metric for name, metric in config.tables.items() if metric.tune is None}  # no validation of theirs
-    tables = {name: metric for name, metric in tables.items() if set(metric.reads) <= set(table)}
-    units = units_of(task.held.source, table["id"])
-    found = measured(config.metrics, tables, table, task.split, units)
-    about = {"rows": answer.rows, "about": answer.about, "seconds": round(time.monotonic() - began, 2)}
-    return {**as_json(len(table["id"]), found), **about}
+        _check_same_data(folder, config)
+    experiment = assemble(config, tuple(name for name in available if name in ("train", "valid", split)))
+    result = {"split": split, "reads": 1, **climb(experiment, split, seconds)}
+    if folder is None:
+        return result
+    before = record.read_json(folder / FILE)
+    result["reads"] = 1 + (before[split]["reads"] if split in before else 0)
+    record.write_json(folder / FILE, {**before, split: result})
+    return {"workdir": str(folder), **result}
 
 
 def print_baseline(result: Mapping[str, Any]) -> None:
-    """Print each baseline's numbers with their intervals."""
-    for name, found in result["rungs"].items():
-        if "not_fitted" in found:
-            print(f"{name}: not fitted: {found['not_fitted']}", file=sys.stderr)
-            continue
-        print(f"{name}: {found['about']} ({found['rows']} rows, {found['seconds']} s)", file=sys.stderr)
-        for path, value in found["metrics"].items():
-            print(f"  {path} {_with_bounds(value, found['intervals'].get(path))}", file=sys.stderr)
+    """Print each baseline's numbers to stderr, and why others are not there."""
+    for name, rung in result["rungs"].items():
+        print(f"{name}: {rung['about']} ({rung['rows']} rows, {rung['seconds']:.1f} s)", file=sys.stderr)
+        for metric, value in rung["metrics"].items():
+            print(f"  {_number(metric, value, rung['intervals'])}", file=sys.stderr)
+        for metric, why in rung["undefined"].items():
+            print(f"  {metric} undefined: {why}", file=sys.stderr)
+    for name, why in result["not_fitted"].items():
+        print(f"{name}: not fitted: {why}", file=sys.stderr)
+    if result["left_out"]:
+        print(f"left out, as baselines lack what they read: {', '.join(result['left_out'])}", file=sys.stderr)
 
 
 def beside(
     folder: Path, split: str, metrics: Mapping[str, float], intervals: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Return how a run's numbers stand beside its baselines, where `baseline` was run for the split.
+    """Return a sentence a metric that a run's baselines have too: whether the model is better than the best of them.
 
-    The verdict is about ``config.train.best``, whose direction the config states, or, where that is the loss, about the
-    first metric, without a verdict. Better is only what lies beyond both intervals.
+    It is, where its whole interval lies on the better side of that baseline's number. Nothing where ``baseline`` was
+    not run on the split.
+
+    Args:
+      folder: the run's.
+      split: what was measured.
+      metrics: the model's numbers by ``split/name``.
+      intervals: theirs, as mappings; a number without one is compared as it is.
     """
-    found = record.read_json(folder / BASELINES)
+    found = record.read_json(folder / FILE)
     if split not in found:
         return []
-    config = record.read_config(folder)
-    path = config.train.best.replace("valid/", f"{split}/", 1)
-    judged = path if path in intervals else next(iter(intervals), "")
-    rungs = {name: rung for name, rung in found[split]["rungs"].items() if judged in rung.get("metrics", {})}
-    lines = [
-        f"{judged} of {name}: {_with_bounds(rung['metrics'][judged], rung['intervals'].get(judged))}"
-        for name, rung in rungs.items()
-    ]
-    if judged != path or not rungs:
-        return lines
-    sign = 1 if config.train.best_mode == "max" else -1
-    best = max(rungs, key=lambda name: sign * float(rungs[name]["metrics"][judged]))
-    own, other = intervals[judged], rungs[best]["intervals"][judged]
-    ahead = float(own["low"]) > float(other["high"]) if sign > 0 else float(own["high"]) < float(other["low"])
-    said = f"{judged} {_with_bounds(metrics[judged], own)}"
-    if ahead:
-        return [*lines, f"{said} is better than the best baseline, {best}"]
-    return [*lines, f"warning: {said} is not better than the best baseline, {best}, beyond the intervals"]
+    sentences = []
+    for metric, better in found[split]["better"].items():
+        rungs = {name: rung for name, rung in found[split]["rungs"].items() if metric in rung["metrics"]}
+        if metric not in metrics or not rungs or not math.isfinite(metrics[metric]):
+            continue
+        sign = 1 if better == "higher" else -1
+        name, rung = max(rungs.items(), key=lambda item: sign * float(item[1]["metrics"][metric]))
+        own = intervals[metric] if metric in intervals else dict.fromkeys(("low", "high"), metrics[metric])
+        worst = min(sign * float(own["low"]), sign * float(own["high"]))
+        ours = _number(metric, metrics[metric], intervals)
+        theirs = _number(name, rung["metrics"][metric], {name: rung["intervals"].get(metric)})
+        if worst > sign * float(rung["metrics"][metric]):
+            sentences.append(f"{ours}: better than the best baseline, {theirs}")
+        else:
+            sentences.append(f"warning: {ours}: not better beyond its interval than the best baseline, {theirs}")
+    return sentences
 
 
-def _with_bounds(value: float, interval: Mapping[str, Any] | None) -> str:
-    if interval is None or math.isnan(float(interval["low"])):
-        return f"{float(value):.4f}"
-    return f"{float(value):.4f} [{float(interval['low']):.4f}, {float(interval['high']):.4f}]"
+def _number(name: str, value: float, intervals: Mapping[str, Mapping[str, Any] | None]) -> str:
+    interval = intervals.get(name)
+    bounds = f" [{float(interval['low']):.4f}, {float(interval['high']):.4f}]" if interval else ""
+    return f"{name} {float(value):.4f}{bounds}"
+
+
+def _check_same_data(folder: Path, config: ConfigDict) -> None:
+    """Raise UsageError for a run whose data are not the config's."""
+    differences = configs.diff(record.read_config(folder), config)
+    parts = tuple(f"data.{name}" for name in (*SPLITS, "transforms"))
+    other = [path for path in differences if path.startswith(parts)]
+    if other:
+        old, new = differences[other[0]]
+        raise UsageError(
+            f"--workdir={folder} holds a run of other data: config.{other[0]} is {old!r} there, {new!r} here"
+        )

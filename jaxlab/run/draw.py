@@ -5,23 +5,18 @@ Usage: ``evaluation(workdir, "test", 600, read_arrays(workdir, "test", 600), exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from jaxlab.core import record
 from jaxlab.core.types import Table
 from jaxlab.metrics.plots import style
-from jaxlab.metrics.plots.classes import confusion_matrix as matrix
 from jaxlab.metrics.plots.training import learning_curve as learning_figure
-from jaxlab.run.draw_kinds import drawings
-
-Examples = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-"""From ids [n] to the source's fields of these examples, [n, ...] each."""
+from jaxlab.run.draw_kinds import Examples, drawings
 
 
 def history(workdir: Path) -> pd.DataFrame:
@@ -34,12 +29,6 @@ def learning_curve(workdir: Path) -> tuple[Figure, Path]:
     """Draw the learning curve and return it and where it was saved as PNG; the SVG is beside it."""
     figure = learning_figure(history(workdir))
     return figure, style.save(figure, workdir / record.PLOTS / "learning_curve.png")[0]
-
-
-def confusion_matrix(workdir: Path, split: str, step: int | str, table: pd.DataFrame, classes: tuple[str, ...]) -> Path:
-    """Draw the confusion matrix of stored predictions and return where it was saved."""
-    figure = matrix(table["target"].to_numpy(), table["prediction"].to_numpy(), classes)
-    return style.save(figure, workdir / record.PLOTS / f"confusion_matrix-{split}-{step}.png")[0]
 
 
 def evaluation(

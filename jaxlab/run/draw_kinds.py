@@ -24,14 +24,15 @@ from jaxlab.metrics.thresholds import threshold_table
 
 Drawn = Iterator[tuple[str, Figure | pd.DataFrame | None]]
 """Kinds of pictures and tables, each drawn, or None where it is undefined."""
-Examples = Callable[[np.ndarray], Mapping[str, np.ndarray]] | None
+Examples = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""From ids [n] to the source's fields of these examples, [n, ...] each."""
 
 _DRAWS = 100_000_000  # examples in all resamples together: some seconds
 _NORMAL = 1.96
 _TEXT_LENGTH = 2000
 
 
-def drawings(table: Table, meta: Mapping[str, Any], examples: Examples) -> Drawn:
+def drawings(table: Table, meta: Mapping[str, Any], examples: Examples | None) -> Drawn:
     """Yield what fits the columns [N, ...] of `table`, of which there is at least one row."""
     names = tuple(map(str, meta["classes"])) if meta.get("classes") else ()
     if "target_weight" in table and {"target", "prediction"} <= set(table):
@@ -60,7 +61,7 @@ def _are_labels(table: Table) -> bool:
     return table["target"].ndim == 2 and table["logits"].shape == table["target"].shape
 
 
-def _of_classes(table: Table, names: tuple[str, ...], examples: Examples) -> Drawn:
+def _of_classes(table: Table, names: tuple[str, ...], examples: Examples | None) -> Drawn:
     target_N, prediction_N = table["target"], table["prediction"]
     if len(names) <= class_plots.MOST_CLASSES:
         yield "confusion_matrix", class_plots.confusion_matrix(target_N, prediction_N, names)
@@ -113,7 +114,7 @@ def _of_scores(table: Table) -> Drawn:
     yield "thresholds", _thresholds(anomalous_N, score_N)
 
 
-def _of_numbers(table: Table, examples: Examples) -> Drawn:
+def _of_numbers(table: Table, examples: Examples | None) -> Drawn:
     counts = table["target_weight"] > 0
     target, prediction = (
         np.where(counts & np.isfinite(table[name]), table[name], np.nan).astype(np.float64)
@@ -164,7 +165,7 @@ def _band(table: Table, shape: tuple[int, ...]) -> series.Band | None:
     return None
 
 
-def _of_worst(found: pd.DataFrame, captions: list[str], table: Table, examples: Examples, title: str) -> Drawn:
+def _of_worst(found: pd.DataFrame, captions: list[str], table: Table, examples: Examples | None, title: str) -> Drawn:
     """Yield the table of the worst examples with their texts, and their images."""
     if not len(found):
         return

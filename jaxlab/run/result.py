@@ -6,6 +6,7 @@ Usage: ``run = jaxlab.train(config, workdir)``, then ``run.history``, ``run.plot
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,10 @@ class Run:
 
         return draw.learning_curve(self.workdir)[0]
 
-    def evaluate(self, split: str = "test", step: str = "best") -> dict[str, Any]:
+    def evaluate(
+        self, split: str = "test", step: str = "best", parameters: str = "", by: Sequence[str] = (), plots: bool = True
+    ) -> dict[str, Any]:
         """Measure a checkpoint on a split, as ``jaxlab evaluate`` does, and return the result."""
         from jaxlab.run.evaluate import evaluate
 
-        return evaluate(self.workdir, split, step)
+        return evaluate(self.workdir, split, step, parameters=parameters, by=by, plots=plots)

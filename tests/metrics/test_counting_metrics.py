@@ -1,5 +1,6 @@
 """Metrics of counts are scikit-learn's or the paper's formula, for any classes, masks and cuts into batches."""
 
+import functools
 import itertools
 import math
 
@@ -24,14 +25,30 @@ def outputs_of(seed, n, classes, spread=2.0):
     return {"logits": logits, "target": target, "prediction": logits.argmax(-1).astype(np.int32)}, mask
 
 
+@functools.cache
+def made(factory, *arguments):
+    """Return the metric that a factory makes: the same again, so that it is compiled once a shape."""
+    return factory(*arguments)
+
+
+@functools.cache
+def jitted(metric):
+    return jax.jit(metric.update)
+
+
+def padded(value):
+    """Return rows with as many more of no meaning as make 40."""
+    return np.concatenate([value, np.ones((40 - len(value), *value.shape[1:]), value.dtype)])
+
+
 def measured(metric, outputs, mask, cut=0):
-    """Measure in two batches, cut where told."""
-    update = jax.jit(metric.update)
-    parts = [
-        jax.device_get(update({name: value[rows] for name, value in outputs.items()}, {"mask": mask[rows]}))
-        for rows in (slice(0, cut), slice(cut, None))
-        if len(mask[rows])
-    ]
+    """Measure in two batches, cut where told and padded."""
+    parts = []
+    for rows in (slice(0, cut), slice(cut, None)):
+        if len(mask[rows]):
+            batch = {"mask": np.concatenate([mask[rows], np.zeros(40 - len(mask[rows]), np.float32)])}
+            results = {name: padded(value[rows]) for name, value in outputs.items()}
+            parts.append(jax.device_get(jitted(metric)(results, batch)))
     return metric.compute(jax.tree.map(lambda *sums: np.sum(sums, axis=0, dtype=np.float64), *parts))
 
 
@@ -43,7 +60,7 @@ cases = given(st.integers(0, 10_000), st.integers(1, 40), st.integers(2, 6), st.
 @cases
 def test_precision_recall_and_f1_are_scikit_learns(average, seed, n, classes, cut):
     outputs, mask = outputs_of(seed, n, classes)
-    found = measured(classify.precision_recall_f1(average), outputs, mask, min(cut, n))
+    found = measured(made(classify.precision_recall_f1, average), outputs, mask, min(cut, n))
     real = mask > 0
     if not real.any():
         assert all(math.isnan(found[part]) for part in PARTS)
@@ -65,10 +82,10 @@ def test_labels_are_counted_as_classes_are(average, seed, n, labels, cut):
     if not real.any():
         return
     target, prediction = target[real], outputs["prediction"][real]
-    right = measured(classify.accuracy(), outputs, mask, min(cut, n))
+    right = measured(made(classify.accuracy), outputs, mask, min(cut, n))
     assert right == pytest.approx(accuracy_score(target, prediction), abs=1e-6)
     there = np.flatnonzero((target + prediction).any(axis=0))
-    found = measured(classify.precision_recall_f1(average), outputs, mask, min(cut, n))
+    found = measured(made(classify.precision_recall_f1, average), outputs, mask, min(cut, n))
     if target.any() and len(there):
         expected = precision_recall_fscore_support(
             target, prediction, labels=there, average=average, zero_division=np.nan if average == "micro" else 0
@@ -80,7 +97,7 @@ def test_labels_are_counted_as_classes_are(average, seed, n, labels, cut):
 @cases
 def test_binary_scores_are_scikit_learns_or_undefined(seed, n, classes, cut):
     outputs, mask = outputs_of(seed, n, 2)
-    found = measured(classify.precision_recall_f1("binary"), outputs, mask, min(cut, n))
+    found = measured(made(classify.precision_recall_f1, "binary"), outputs, mask, min(cut, n))
     real = mask > 0
     if not real.any():
         assert all(math.isnan(found[part]) for part in PARTS)
@@ -96,7 +113,7 @@ def test_top_k_is_scikit_learns(seed, n, classes, cut):
     outputs, mask = outputs_of(seed, n, 7)
     real = mask > 0
     for k in (1, 3, 6):
-        found = measured(classify.top_k(k), outputs, mask, min(cut, n))
+        found = measured(made(classify.top_k, k), outputs, mask, min(cut, n))
         if real.any():
             rows = outputs["target"][real], outputs["logits"][real]
             assert found == pytest.approx(top_k_accuracy_score(*rows, k=k, labels=range(7)), abs=1e-6)
@@ -115,13 +132,13 @@ def test_brier_and_calibration_error_are_their_formulas_in_float64(seed, n, clas
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     brier = np.square(p - np.eye(classes)[target]).sum(axis=1).mean()
-    assert measured(classify.brier(), outputs, mask, min(cut, n)) == pytest.approx(brier, abs=1e-6)
+    assert measured(made(classify.brier), outputs, mask, min(cut, n)) == pytest.approx(brier, abs=1e-6)
     confidence, right = p.max(axis=1), outputs["prediction"][real] == target
     edges = np.linspace(0, 1, 11)
     inside = [(confidence > low) & (confidence <= high) for low, high in itertools.pairwise(edges)]
     if np.abs(confidence[:, None] - edges).min() > 1e-5:  # else float32 may put an example into the next bin
         expected = sum(abs(confidence[rows].sum() - right[rows].sum()) for rows in inside) / len(target)
-        found = measured(classify.calibration_error(10), outputs, mask, min(cut, n))
+        found = measured(made(classify.calibration_error, 10), outputs, mask, min(cut, n))
         assert found == pytest.approx(expected, abs=1e-6)
 
 
