@@ -12,10 +12,9 @@ import json
 import sys
 
 run, venv, result = sys.argv[1], sys.argv[2], json.loads(sys.argv[3].splitlines()[-1])
-pictures = " and ".join(f"{run}/{path}" for path in result["plots"])
 print(f"""
 Test accuracy {result["metrics"]["test/accuracy"]:.4f} on {result["n"]} digits that training never saw (step {result["step"]}, chosen on validation).
-The run is in {run}; look at {pictures}
+The run is in {run}, its pictures in {run}/plots
 
 Next:
   {venv}/bin/jaxlab train --config=configs/digits_cnn.py --workdir=runs/wider --config.model.channels=64,128

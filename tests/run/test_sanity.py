@@ -22,6 +22,8 @@ from jaxlab.run.sanity_rows import independence
 from jaxlab.run.sanity_stand_ins import best_results, fields_read, loss_of, zeros
 from jaxlab.run.sanity_start import first_steps, initial_loss
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 NAMES = [
     "initial_loss", "gradients", "dead_units", "inputs_read", "independence", "overfit", "shuffled_labels",
@@ -53,13 +55,11 @@ def test_a_right_pipeline_passes_every_check_opens_no_test_split_and_writes_noth
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_a_network_with_batch_statistics_and_dropout_passes_as_its_averages_may_catch_up():
     finding, _ = overfit(probe_of(load(ROOT / "tests/train/tiny.py:cnn"), steps=200))
     assert finding.verdict == "passed", finding
 
 
-@pytest.mark.slow
 def test_a_language_model_passes_and_has_no_labels_to_shuffle():
     config = pipelines.config_of("Right")
     config.data.train = spec("test_sanity:tokens")
@@ -98,7 +98,6 @@ def test_labels_of_other_rows_teach_no_more_than_shuffled_ones():
     assert (shuffled.verdict, true.verdict) == ("passed", "failed"), true
 
 
-@pytest.mark.slow
 def test_without_a_validation_split_training_rows_are_held_out_to_judge_by():
     config = pipelines.config_of("Right")
     del config.data.valid

@@ -24,6 +24,8 @@ from jaxlab.run.evaluate import evaluate
 from jaxlab.run.folds import cut
 from jaxlab.run.store import read_arrays
 
+pytestmark = pytest.mark.slow
+
 LABELS = folded.wines().__getitems__(np.arange(folded.ROWS))["label"]
 
 
@@ -342,7 +344,6 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_stopped_in_a_fold_and_run_again_it_goes_on_there_and_ends_as_if_undisturbed(tmp_path, undisturbed, number):
     folder = tmp_path / "stopped"

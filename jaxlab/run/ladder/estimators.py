@@ -9,6 +9,7 @@ Shape letters: N rows, D features, C classes, labels or numbers to predict. Usag
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -48,6 +49,7 @@ PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of ridge regressions
 _ITERATIONS = 1000
 _PER_SECOND = 300_000  # features times classes of all rows that are fitted, a second that the rung may take
 _TEXTS_PER_SECOND = 300
+_TRIED = 0.3  # share of the time after which no other penalty is tried; weaker ones, which take longer, come later
 _SHARED = 10_000_000  # features of all rows from which on several threads are worth their waiting for each other
 _MOST_BOOSTED = 8  # numbers a row: boosting fits each of them alone
 
@@ -120,8 +122,10 @@ def _fitted(problem: Problem, candidates: Candidates, inputs: Inputs, most: int,
     def predictor(estimator: Any) -> Callable[[Rows], Columns]:
         return lambda rows: _columns(problem, estimator, inputs(rows), len(rows))
 
-    unfinished, predictors = set[str](), {}
+    began, unfinished, predictors = time.monotonic(), set[str](), {}
     for told, estimator in candidates.items():
+        if predictors and time.monotonic() - began > _TRIED * problem.seconds:
+            break
         with warnings.catch_warnings(record=True) as caught, threadpool_limits(_threads(x)):
             warnings.simplefilter("always")
             try:
@@ -132,7 +136,8 @@ def _fitted(problem: Problem, candidates: Candidates, inputs: Inputs, most: int,
             unfinished.add(told)
     costs = {told: cost(problem, predict(problem.valid), problem.valid) for told, predict in predictors.items()}
     best = min(costs, key=lambda told: costs[told])
-    about += f"; {best}, chosen on valid among {len(costs)}" if len(costs) > 1 else ""
+    of = f" of {len(candidates)}, as time was short" if len(costs) < len(candidates) else ""
+    about += f"; {best}, chosen on valid among {len(costs)}{of}" if len(candidates) > 1 else ""
     about += f"; its solver had not converged after {_ITERATIONS} iterations" if best in unfinished else ""
     return Fitted(predictors[best], len(rows), about)
 
