@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -281,3 +282,26 @@ def test_the_command_prints_a_table_a_slice_and_one_json_line(run, capsys):
     lines = [line for line in printed.err.splitlines() if line.startswith(("sex ", "0 ", "1 "))]
     assert len(lines) == 6
     assert [found["parameters"] for found in json.loads(printed.out)["evaluations"]] == ["raw", "ema"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 8])
+def test_every_metric_is_the_same_on_any_number_of_devices(run, devices):
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import json, jax, jaxlab, test_evaluate_parts;"
+        "found = jaxlab.evaluate(sys.argv[1], 'test', 'latest', plots=False);"
+        "print(json.dumps([len(jax.devices()), found['metrics'], found['intervals']]))"
+    )
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "NPROC": str(2 * devices),  # else queued collectives of virtual devices may deadlock on jax 0.10
+    }
+    arguments = [sys.executable, "-c", program, str(run.workdir), str(ROOT / "tests" / "train")]
+    ended = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=200, check=True)
+    count, metrics, intervals = json.loads(ended.stdout.splitlines()[-1])
+    alone = jaxlab.evaluate(run.workdir, "test", "latest", plots=False)
+    assert count == devices
+    assert metrics == pytest.approx(alone["metrics"], abs=1e-6)
+    for name, found in intervals.items():
+        assert found["low"] == pytest.approx(alone["intervals"][name]["low"], abs=1e-6)
