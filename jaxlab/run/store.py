@@ -33,11 +33,6 @@ def write_store(folder: Path, split: str, step: int | str, table: Table) -> Path
     return path
 
 
-def read_store(folder: Path, split: str, step: int | str) -> pd.DataFrame:
-    """Return the table that `write_store` wrote."""
-    return pd.read_parquet(_path(folder, split, step))
-
-
 def read_arrays(folder: Path, split: str, step: int | str) -> dict[str, np.ndarray]:
     """Return the arrays [N, ...] that `write_store` was given.
 
