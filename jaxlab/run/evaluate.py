@@ -162,7 +162,7 @@ def _tuned(evaluator: Evaluator, split: str, state: TrainState, table: Table) ->
     if not tuning or "valid" not in evaluator.experiment.config.data:
         return {}
     if split != "valid":
-        _, table = open_evaluator(evaluator.folder, ("valid",), evaluator.batch_size).predict("valid", state)
+        _, table = evaluator.validation.predict("valid", state)
     found = {}
     for name, tune in tuning.items():
         with contextlib.suppress(UndefinedError):  # the metric itself says then that it was not tuned

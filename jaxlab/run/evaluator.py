@@ -7,6 +7,7 @@ Knows no file but the checkpoints. Usage: ``evaluator = open_evaluator(folder, (
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,11 @@ class Evaluator:
     measure: Measure
     shapes: tuple[TrainState, Statistics]
     fields: frozenset[str]  # of the data, that are stored beside the results
+
+    @functools.cached_property
+    def validation(self) -> Evaluator:
+        """The evaluator of the run's validation split, on which metrics are tuned: made once for all checkpoints."""
+        return open_evaluator(self.folder, ("valid",), self.batch_size)
 
     def checkpoints(self) -> Checkpoints:
         """Return the run's checkpoints, to be read."""
