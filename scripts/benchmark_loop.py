@@ -32,8 +32,10 @@ import jaxlab
 from jaxlab.core import record
 from jaxlab.core.override import override
 from jaxlab.run.assemble import Experiment, assemble, make_sinks, strategy_of
+from jaxlab.run.incident import Position
 from jaxlab.run.journal import Journal
-from jaxlab.run.train import make_plan, run_loop
+from jaxlab.run.plan import make_plan, run_loop
+from jaxlab.run.spikes import SpikeAlarm
 from jaxlab.train.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,14 +123,16 @@ def jaxlab_loop(case: Case, steps_per_call: int, folder: Path) -> Turn:
         journal = Journal(folder, 0, make_sinks(config, folder, 0))
     statistics = experiment.abstract_step()[1]
     with Checkpoints(folder / "checkpoints", keep=1, best=None, mode="min") as checkpoints:
-        plan = make_plan(experiment, statistics, strategy, journal, checkpoints, lambda: False)
+        plan = make_plan(experiment, statistics, strategy, journal, checkpoints, SpikeAlarm(config.train.spike))
     plan = dataclasses.replace(plan, save=lambda *_: None, write=journal.write)
+
+    batches = experiment.batches("train", training=True)
 
     def turn() -> float:
         state = jax.block_until_ready(strategy.init(experiment.init))
         began = time.perf_counter()
         with contextlib.redirect_stderr(io.StringIO()):
-            state = jax.block_until_ready(run_loop(experiment, strategy, plan, state, None, 0))
+            state = jax.block_until_ready(run_loop(experiment, batches, strategy, plan, Position(state, plan.zeros, 0)))
         return case.steps / (time.perf_counter() - began)
 
     return turn

@@ -7,6 +7,7 @@ Progress and logs go to stderr; the last line of stdout is one JSON object, the 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 import traceback
@@ -18,6 +19,8 @@ from jaxlab.cli import show
 from jaxlab.cli.flags import check_flags, make_parser, split_overrides
 from jaxlab.core import record
 from jaxlab.core.errors import JaxlabError, UsageError
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(f"error: {error}; what was saved before is whole", file=sys.stderr)
+        return 1
 
 
 def _run(given: list[str]) -> int:
@@ -62,9 +70,18 @@ def _load(parsed: argparse.Namespace, overrides: dict[str, str]) -> Any:
 
 
 def _train(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    from jaxlab.run.stopping import stop_requests
+
+    with stop_requests():  # from here on: imports take seconds, and who is stopped during them may be started again
+        return _train_or_cross_validate(parsed, overrides)
+
+
+def _train_or_cross_validate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
     config = _load(parsed, overrides)
     origin = {"config": str(Path(parsed.config).resolve()), "overrides": overrides}
     if parsed.cv is not None:
+        if parsed.fork_from or parsed.fallback:
+            raise UsageError("--cv trains new runs: it goes without --fork-from and --fallback")
         from jaxlab.run.cross_validate import cross_validate
 
         result = cross_validate(config, parsed.workdir, parsed.cv, parsed.cv_by or "auto", parsed.cv_field, origin)
@@ -74,7 +91,7 @@ def _train(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, A
         raise UsageError("--cv_by and --cv_field say how --cv=K splits; give --cv as well")
     from jaxlab.run.train import train
 
-    run = train(config, parsed.workdir, origin)
+    run = train(config, parsed.workdir, origin, fork_from=parsed.fork_from, fallback=parsed.fallback)
     print(f"finished: {run.workdir}", file=sys.stderr)
     return {"workdir": str(run.workdir), **run.summary}
 

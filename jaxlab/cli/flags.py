@@ -52,6 +52,11 @@ def _options(command: str) -> dict[str, dict[str, Any]]:
         "train": {
             **config,
             "--workdir": workdir,
+            "--fork-from": {"help": "begin from another run's state: best, latest or a number", "metavar": "RUN@STEP"},
+            "--fallback": {
+                "action": "store_true",
+                "help": "where the latest checkpoint is damaged, go on from the newest that is not",
+            },
             "--cv": {"type": int, "help": "cross-validate: so many folds of config.data.train", "metavar": "K"},
             "--cv_by": {"help": "auto, stratified, grouped, time or random (default: auto, as the data's fields say)"},
             "--cv_field": {"help": "the label, group or time (default: a field of that name)", "metavar": "FIELD"},

@@ -29,10 +29,19 @@ class DataError(UsageError):
     """Data that is absent or unusable: names the file or field and the command that mends it."""
 
 
+class CorruptError(JaxlabError):
+    """A file is not what was saved: names the file, and what it held; exit code 1."""
+
+
 class DivergedError(JaxlabError):
-    """The loss is no longer finite; exit code 3."""
+    """The loss or the state is no longer finite; exit code 3."""
 
     exit_code = 3
+
+    def __init__(self, problem: str, step: int) -> None:
+        """Say what is not finite, noticed after `step`."""
+        super().__init__(problem)
+        self.step = step
 
 
 class PreemptedError(JaxlabError):

@@ -26,12 +26,15 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 LOG = "log.txt"
+LOCK = "lock.json"  # while a process writes
 LEARNT = "transforms.json"
 SPLIT_INDICES = "splits.json"
 TOKENIZER = "tokenizer-{hash}.json"  # of packed texts, as the source that names its file read it
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions"
 PLOTS = "plots"
+AUTOPSY = "autopsy"  # what is left of a step that was not finite
+ROLLBACKS = "rollbacks.json"  # the data that were left out
 _NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers: rows hold their names
 
 
@@ -55,12 +58,22 @@ def open_run(workdir: Path, config: ConfigDict, origin: Mapping[str, Any]) -> No
             problem = f"{workdir} holds a run of another config; choose another --workdir"
             raise UsageError("\n".join([problem, *lines, *more]))
         return
-    own = (OVERRIDES, f".{OVERRIDES}.", f".{CONFIG}.")  # all that a start killed half way leaves
-    if workdir.is_file() or (workdir.is_dir() and any(not p.name.startswith(own) for p in workdir.iterdir())):
-        raise UsageError(f"--workdir={workdir} is not empty and holds no run; choose another")
-    workdir.mkdir(parents=True, exist_ok=True)
+    claim(workdir)
     write_json(workdir / OVERRIDES, origin)
     write_atomically(workdir / CONFIG, configs.to_json(config))
+
+
+def claim(workdir: Path) -> None:
+    """Make an empty directory for a run, if there is none; errors as `check_free`."""
+    check_free(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+
+
+def check_free(workdir: Path) -> None:
+    """Raise UsageError where there are things in a directory that are no run."""
+    own = (LOCK, OVERRIDES, f".{OVERRIDES}.", f".{CONFIG}.")  # all that a start killed half way leaves
+    if workdir.is_file() or (workdir.is_dir() and any(not p.name.startswith(own) for p in workdir.iterdir())):
+        raise UsageError(f"--workdir={workdir} is not empty and holds no run; choose another")
 
 
 def read_config(workdir: Path) -> ConfigDict:

@@ -191,6 +191,8 @@ class TrainState(struct.PyTreeNode):
     model_state: PyTree
     opt_state: PyTree
     ema: PyTree
+    skipped: PyTree = None
+    """How many steps in a row were left out because they were not finite, int32; None where that is not allowed."""
 
 
 Statistics = Mapping[str, PyTree]

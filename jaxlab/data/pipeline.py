@@ -44,7 +44,7 @@ class Batches:
     """Host batches by number. `rows` are those of each global batch that this process reads.
 
     With `training` the order is a permutation an epoch, or draws by `weights`, and any number is valid; without, the
-    source's own order, the last batch padded.
+    source's own order, the last batch padded. `jumps` leave data out: pairs (from this step on, batches further).
     """
 
     source: Source
@@ -55,13 +55,22 @@ class Batches:
     rows: slice = dataclasses.field(default_factory=lambda: slice(None))
     weights: order.Weights | None = None
     buckets: Buckets | None = None
+    jumps: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         """Return the number of batches that cover the source once."""
         return order.eval_batch_count(len(self.source), self.batch_size)
 
+    def number(self, step: int) -> int:
+        """Return the number, in the data's order, of the batch for the step after `step` steps."""
+        return step + max((far for at, far in self.jumps if at <= step), default=0)
+
     def indices(self, first: int, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Return the global indices and mask, each [count, batch_size], of consecutive batches."""
+        """Return the global indices and mask, each [count, batch_size], of the batches of consecutive steps."""
+        if self.jumps:
+            straight = dataclasses.replace(self, jumps=())
+            pairs = [straight.indices(self.number(first + i)) for i in range(count)]
+            return np.concatenate([ids for ids, _ in pairs]), np.concatenate([mask for _, mask in pairs])
         shape = (count, self.batch_size)
         if self.training and self.buckets is not None:
             return np.stack([self.buckets.batch(first + i)[0] for i in range(count)]), np.ones(shape, np.float32)
@@ -76,7 +85,11 @@ class Batches:
         return {name: value[0] for name, value in self.chunk(number, 1).items()}
 
     def chunk(self, first: int, count: int) -> HostBatch:
-        """Return `count` consecutive batches stacked, each field [count, rows, ...]; gathered in one go."""
+        """Return the batches of `count` steps stacked, each field [count, rows, ...]; gathered in one go."""
+        if self.jumps:
+            straight = dataclasses.replace(self, jumps=())
+            batches = [straight[self.number(first + i)] for i in range(count)]
+            return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
         ids, mask = (whole[:, self.rows] for whole in self.indices(first, count))
         gathered = self.source.__getitems__(ids.reshape(-1))
         fields = {name: value.reshape(*ids.shape, *value.shape[1:]) for name, value in gathered.items()}

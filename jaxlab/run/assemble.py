@@ -85,7 +85,8 @@ class Experiment(NamedTuple):
         """Return the state before the first step, with `values` instead of random ones; see `initial_values`."""
         model, batch = self.make_model(None), jax.tree.map(jnp.zeros_like, self.abstract_batch(rows=2))
         ema = self.config.train.ema is not None
-        return init_state(model, self.objective, self.optimizer, batch, self.config.seed, ema, values)
+        skip = self.skip is not None
+        return init_state(model, self.objective, self.optimizer, batch, self.config.seed, ema, values, skip)
 
     def initial_values(self) -> Mapping[str, np.ndarray]:
         """Return the values that ``config.init`` begins from; they are read now, as a resumed run needs none."""
@@ -107,8 +108,13 @@ class Experiment(NamedTuple):
         return make_train_step(
             self.make_model(batch_axis), self.objective, self.metrics, self.optimizer, seed=self.config.seed,
             grad_accumulation=train.grad_accumulation, precision=train.precision, ema=train.ema,
-            grad_norm=train.grad_norm, augment=self.device_augment, batch_axis=batch_axis,
+            grad_norm=train.grad_norm, augment=self.device_augment, batch_axis=batch_axis, skip=self.skip,
         )  # fmt: skip
+
+    @property
+    def skip(self) -> int | None:
+        """How many steps in a row may be left out where they are not finite; None where that is not the policy."""
+        return self.config.train.non_finite_limit if self.config.train.non_finite == "skip" else None
 
     def eval_step(self, batch_axis: str | None, *, generate: bool = False) -> EvalStep:
         """Return the evaluation step, with what ``config.generate`` makes of the model where asked for."""
@@ -195,12 +201,12 @@ def make_hooks(config: ConfigDict, **context: Any) -> list[Periodic]:
     return list(build(config.hooks, path="config.hooks", **context).values())
 
 
-def make_sinks(config: ConfigDict, workdir: Path, first_step: int) -> list[Sink]:
-    """Return the sinks that the config names; only process 0 has any."""
+def make_sinks(config: ConfigDict, workdir: Path, first_step: int) -> dict[str, Sink]:
+    """Return the sinks that the config names, by name; only process 0 has any."""
     if jax.process_index() != 0:
-        return []
+        return {}
     context = {"workdir": workdir, "first_step": first_step, "total_steps": config.train.steps}
-    return list(build(config.sinks, path="config.sinks", **context).values())
+    return build(config.sinks, path="config.sinks", **context)
 
 
 def process_rows(batch_size: int) -> slice:

@@ -15,6 +15,7 @@ def base_config() -> ConfigDict:
     """Return a config that lacks only what is to be trained: data, model, objective, metrics and optimizer."""
     config = ConfigDict()
     config.seed = 0  # decides initial weights, data order, augmentation and dropout
+    config.deterministic = False  # whether a GPU gives the same bits again, at a cost; a CPU always does
 
     config.data = ConfigDict()  # train, valid, test: sources; train is needed, the others are optional
     config.data.transforms = ()  # applied to every split, in order; those that learn do so from train only
@@ -44,6 +45,10 @@ def base_config() -> ConfigDict:
     config.train.ema = placeholder(float)  # decay of the parameters' moving average, used by evaluation
     config.train.log_every = 50
     config.train.grad_norm = False  # whether rows carry the gradient's norm (a fifth of the step of a tiny model)
+    config.train.non_finite = "abort"  # or skip (leave the step out), or rollback (to a checkpoint, past the data)
+    config.train.non_finite_limit = 10  # steps in a row that skip, times that rollback may take before the run ends
+    config.train.spike = 10.0  # robust deviations of the loss above its recent median that are worth a warning; 0: none
+    config.train.watchdog = 3600.0  # seconds without a step, evaluation or save after which the process ends; 0: never
     config.train.eval_every = 500  # on data.valid; the state is saved then as well
     config.train.checkpoint_every = 500
     config.train.keep = 2  # latest checkpoints that stay, besides the best

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import collections
 import logging
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from jaxlab.core import record
 from jaxlab.core.types import Sink
+from jaxlab.run.serve_sink import ServedSink
 
 _log = logging.getLogger("jaxlab")
-SERVE_EVERY = 0.5  # seconds between looks for rows that wait for the sinks
+IDS = "data/ids"  # the hash of what was seen: for comparing runs, no curve
 
 
 class Journal:
     """Goes on where an earlier process stopped after `step`: later rows are dropped, seconds are counted on."""
 
-    def __init__(self, workdir: Path, step: int, sinks: Sequence[Sink]) -> None:
-        """Open the files in `workdir`."""
-        self._metrics, self._sinks = record.MetricsLog(workdir, step), sinks
-        self._rows: collections.deque[tuple[int, dict[str, float]]] = collections.deque()
-        self._closing = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve_sinks, name="jaxlab-sinks", daemon=True)
-        self._thread.start()
+    def __init__(self, workdir: Path, step: int, sinks: Mapping[str, Sink]) -> None:
+        """Open the files in `workdir`; the sinks are closed with the journal."""
+        self._workdir, self._metrics = workdir, record.MetricsLog(workdir, step)
+        self._sinks = [ServedSink(name, sink) for name, sink in sinks.items()]
         earlier = max((row["wall"] for row in record.read_metrics(workdir)), default=0.0)
         self._began = time.monotonic() - earlier
         file, terminal = logging.FileHandler(workdir / record.LOG), logging.StreamHandler()
@@ -39,15 +34,17 @@ class Journal:
         _log.propagate = False  # absl's handler on the root would print every sentence through the progress bar
 
     def write(self, step: int, row: Mapping[str, float]) -> None:
-        """Write one row, with ``wall``: the seconds that the run has taken, earlier processes included.
-
-        The sinks get it from a thread, off the step's path; what a sink raised is raised here at the next row.
-        """
+        """Write one row, with ``wall``: the seconds that the run has taken, earlier processes included."""
         values = {name: float(value) for name, value in row.items()} | {"wall": time.monotonic() - self._began}
         self._metrics.write(step, values)
-        self._rows.append((step, values))
-        if self._error is not None:
-            raise self._error
+        shown = {name: value for name, value in values.items() if name != IDS}
+        for sink in self._sinks:
+            sink.put(step, shown)
+
+    def rewind(self, step: int) -> None:
+        """Drop the rows after `step`, from which the run goes on."""
+        self._metrics.close()
+        self._metrics = record.MetricsLog(self._workdir, step)
 
     def sync(self) -> None:
         """Flush the rows to disk."""
@@ -55,27 +52,10 @@ class Journal:
 
     def close(self) -> None:
         """Close the files and the sinks, after the rows that wait for them."""
-        self._closing.set()
-        self._thread.join()
-        if self._error is not None:
-            _log.warning("a sink failed: %s: %s", type(self._error).__name__, self._error)
+        for sink in self._sinks:
+            sink.close()
         self._metrics.close()
         for handler in self._handlers:
             _log.removeHandler(handler)
             handler.close()
         _log.propagate = True
-
-    def _serve_sinks(self) -> None:
-        try:
-            closing = False
-            while not closing:
-                closing = self._closing.wait(SERVE_EVERY)  # not for each row: waking a thread costs the step's
-                while self._rows:
-                    row = self._rows.popleft()
-                    for sink in self._sinks:
-                        sink.write(*row)
-        except BaseException as error:  # raised again where the run can end by it
-            self._error = error
-        finally:
-            for sink in self._sinks:
-                sink.close()

@@ -7,164 +7,180 @@ import dataclasses
 import logging
 import math
 import os
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 from ml_collections import ConfigDict
 
 from jaxlab.core import record
-from jaxlab.core.tree import packed_shape, unpack
-from jaxlab.core.types import Periodic, Statistics, TrainState
-from jaxlab.data.feeding import chunk_steps, feed, prefetch
+from jaxlab.core.errors import PreemptedError, UsageError
 from jaxlab.run import environment
 from jaxlab.run.assemble import Experiment, assemble, make_hooks, make_sinks, strategy_of
+from jaxlab.run.continuing import Fork, allowed_changes, check_fork, read_fork, write_changes
+from jaxlab.run.deterministic import make_deterministic, say_cost
 from jaxlab.run.host_memory import keep_freed_memory
-from jaxlab.run.journal import Journal
+from jaxlab.run.incident import Position
+from jaxlab.run.journal import IDS, Journal
+from jaxlab.run.lock import one_writer
 from jaxlab.run.optimizer import log_rules, rule_matches
 from jaxlab.run.overheard import overheard, say
+from jaxlab.run.plan import make_plan, validation
 from jaxlab.run.restore import restore_or_init
 from jaxlab.run.result import Run
+from jaxlab.run.rollback import train_through
 from jaxlab.run.sources import keep_tokenizers, log_sampling, write_splits
-from jaxlab.train import loop
+from jaxlab.run.spikes import SpikeAlarm
+from jaxlab.run.stopping import Stop, stop_requests
+from jaxlab.run.watchdog import watchdog
+from jaxlab.train import disk
 from jaxlab.train.checkpoint import Checkpoints
-from jaxlab.train.evaluate import evaluate, summarise
-from jaxlab.train.parallel import Strategy, Window, measure, several, single
 
 _log = logging.getLogger("jaxlab")
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike[str], origin: Mapping[str, Any] | None = None) -> Run:
+def train(
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    origin: Mapping[str, Any] | None = None,
+    *,
+    fork_from: str | None = None,
+    fallback: bool = False,
+) -> Run:
     """Train, resume, or say that the run is finished; return the run.
 
     Args:
-      config: complete, as `jaxlab.load_config` returns it.
+      config: complete, as `jaxlab.load_config` returns it. Of a run that was begun, only what says how long, how often
+        and where to may differ.
       workdir: the run's directory; made if need be.
       origin: the config file and overrides, kept in ``overrides.json``.
+      fork_from: ``RUN@STEP`` (or best, latest): a new run begins from that state instead of a random one.
+      fallback: whether to go on from the newest intact checkpoint where the latest is damaged.
 
     Raises:
-      UsageError: the directory holds another run.
+      UsageError: the directory holds another run, or another process writes it.
       ConfigError, DataError: before any device work.
+      CorruptError: the latest checkpoint is damaged.
       DivergedError: the loss is no longer finite.
       PreemptedError: asked to stop by SIGTERM or SIGINT; the state is saved.
     """
     keep_freed_memory()
+    if config.deterministic:
+        make_deterministic()
     folder = Path(workdir).expanduser().resolve()
-    if (folder / record.CONFIG).exists():  # a run of another config is refused before its data are opened
-        record.open_run(folder, config, origin or {})
-    if (folder / record.SUMMARY).exists():
+    fork = read_fork(fork_from, folder) if fork_from else None
+    with contextlib.ExitStack() as stack, stop_requests() as stop:
+        try:
+            if (folder / record.CONFIG).exists():
+                _go_on(folder, config, fork, fallback, stop, stack)
+            else:
+                _begin(folder, config, {**(origin or {}), **_origin_of(fork)}, stop, stack)
+        except Exception as error:
+            if stop.asked() and not stop.stepping and not isinstance(error, PreemptedError):
+                raise PreemptedError("stopped before the first step; run the same command to go on") from error
+            raise
+    return Run(folder)
+
+
+def _origin_of(fork: Fork | None) -> dict[str, Any]:
+    return {} if fork is None else {"fork": {"run": str(fork.run), "step": fork.step}}
+
+
+def _go_on(
+    folder: Path, config: ConfigDict, fork: Fork | None, fallback: bool, stop: Stop, stack: contextlib.ExitStack
+) -> None:
+    """Resume the run at `folder`; a run of another config is refused before its data are opened."""
+    changes = allowed_changes(folder, config)
+    check_fork(folder, fork)
+    done = record.read_json(folder / record.SUMMARY)
+    if done and config.train.steps <= done["step"]:
+        if config.train.steps < done["step"]:
+            raise UsageError(f"config.train.steps={config.train.steps}: the run has taken {done['step']} already")
         _log.info("%s is finished", folder)
-        return Run(folder)
+        return
+    stack.enter_context(one_writer(folder))
     experiment = assemble(config, learnt=record.read_learnt(folder))
-    shapes = experiment.abstract_step()
-    strategy = strategy_of(config)
+    _train(folder, experiment, [], stop, values=None, changes=changes, fallback=fallback)
+
+
+def _begin(
+    folder: Path, config: ConfigDict, origin: Mapping[str, Any], stop: Stop, stack: contextlib.ExitStack
+) -> None:
+    """Make the run at `folder`; what cannot be trained leaves no directory."""
+    record.check_free(folder)
+    experiment = assemble(config)
+    state, _ = experiment.abstract_step()
+    strategy_of(config)
+    disk.check_run(folder / record.CHECKPOINTS, config.train.keep, disk.bytes_of(jax.tree.leaves(state)))
     said: list[logging.LogRecord] = []
-    with overheard(said):  # before there is a directory: wrong values leave none
-        values = None if (folder / record.CONFIG).exists() else experiment.initial_values()
-    record.open_run(folder, config, origin or {})
+    with overheard(said):
+        values = experiment.initial_values()
+    record.claim(folder)
+    stack.enter_context(one_writer(folder))
+    if (folder / record.CONFIG).exists():
+        raise UsageError(f"{folder} was begun by another process meanwhile; run the same command again")
+    record.open_run(folder, config, origin)
     record.write_learnt(folder, experiment.learnt)
     write_splits(folder, experiment.sources)
     keep_tokenizers(folder, experiment.sources)
-    train = config.train
+    _train(folder, experiment, said, stop, values=values, changes={}, fallback=False)
+
+
+def _train(
+    folder: Path,
+    experiment: Experiment,
+    said: list[logging.LogRecord],
+    stop: Stop,
+    *,
+    values: Mapping[str, Any] | None,
+    changes: Mapping[str, tuple[Any, Any]],
+    fallback: bool,
+) -> None:
+    config, train = experiment.config, experiment.config.train
+    shapes, strategy = experiment.abstract_step(), strategy_of(config)
     with Checkpoints(
         folder / record.CHECKPOINTS, keep=train.keep, best=train.best, mode=train.best_mode
     ) as checkpoints:
         with overheard(said):
-            state, window, step = restore_or_init(experiment, shapes, strategy, checkpoints, values)
+            state, window, step = restore_or_init(folder, experiment, shapes, strategy, checkpoints, values, fallback)
         del values  # as large as the model
+        if step > train.steps:
+            raise UsageError(f"config.train.steps={train.steps}: the run has taken {step} already")
+        write_changes(folder, config, changes, step)
+        (folder / record.SUMMARY).unlink(missing_ok=True)  # of a run that gets more steps
         record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
+        earlier = [row["train/loss"] for row in record.read_metrics(folder) if "train/loss" in row]
         journal = Journal(folder, step, make_sinks(config, folder, step))
-        with contextlib.closing(journal), _stop_requests() as stopping:
+        with contextlib.closing(journal), watchdog(train.watchdog, step, folder / record.LOG) as progress:
             say(said)
-            log_sampling(experiment.sources, experiment.weights and experiment.weights.rows)
-            log_rules(rule_matches(config.optimizer, shapes[0].params))
-            _log.info("%s at step %d of %d", "resuming" if step else "starting", step, train.steps)
-            plan = make_plan(experiment, shapes[1], strategy, journal, checkpoints, stopping)
-            hooks = [*_evaluation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]
-            run_loop(experiment, strategy, dataclasses.replace(plan, hooks=hooks), state, window, step)
+            _say_start(experiment, shapes[0].params, step, changes)
+            alarm = SpikeAlarm(train.spike, earlier)
+            plan = make_plan(experiment, shapes[1], strategy, journal, checkpoints, alarm)
+            hooks = [*validation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]
+            plan = dataclasses.replace(plan, hooks=hooks, progress=progress, stopping=stop.asked)
+
+            def begin() -> Position:
+                state, window, step = restore_or_init(folder, experiment, shapes, strategy, checkpoints, None, fallback)
+                return Position(state, plan.zeros if window is None else window, step)
+
+            first = Position(state, plan.zeros if window is None else window, step)
+            del state, window  # the loop reuses their memory
+            stop.wait_for_step()
+            train_through(folder, experiment, strategy, plan, first, begin, journal)
             _log.info("finished at step %d", train.steps)
     record.finish(folder, _summary(config, folder))
-    return Run(folder)
 
 
-def make_plan(
-    experiment: Experiment,
-    statistics: Statistics,
-    strategy: Strategy,
-    journal: Journal,
-    checkpoints: Checkpoints,
-    stopping: Callable[[], bool],
-) -> loop.Plan:
-    """Return what the loop needs, hooks left out; `statistics` are the shapes of a step's."""
-    train = experiment.config.train
-    step = experiment.train_step(strategy.batch_axis)
-
-    def summarise_window(window: Window) -> loop.Row:
-        return summarise(unpack(strategy.fetch(window), statistics), experiment.metrics, "train")
-
-    def write(at: int, row: loop.Row) -> None:
-        journal.write(at, row)
-        checkpoints.check()
-
-    def save(at: int, state: TrainState, window: Window, measured: loop.Row) -> None:
-        journal.sync()
-        checkpoints.save(at, strategy.save_form({"state": state, "window": window}), measured)
-        _log.info("saving step %d", at)
-
-    return loop.Plan(
-        single=strategy.compile(single(step), donate=True, shapes=len(experiment.config.data.buckets.lengths) or 1),
-        several=strategy.compile(several(step), donate=True) if train.steps_per_call > 1 else None,
-        length=train.steps_per_call,
-        last=train.steps,
-        batch_size=train.batch_size,
-        log_every=train.log_every,
-        checkpoint_every=train.checkpoint_every,
-        best=train.best,
-        hooks=(),
-        zeros=strategy.init(lambda: jnp.zeros(packed_shape(statistics).shape)),
-        replicate=strategy.replicate,
-        summarise=summarise_window,
-        write=write,
-        save=save,
-        stopping=stopping,
-    )
-
-
-def run_loop(
-    experiment: Experiment, strategy: Strategy, plan: loop.Plan, state: TrainState, window: Window | None, step: int
-) -> None:
-    """Feed the loop: small batches travel several at a time, and with steps_per_call as many as a call takes."""
-    batches = experiment.batches("train", training=True)
-    length = plan.length if plan.several is not None else chunk_steps(batches)
-    workers = experiment.config.data.workers
-    chunks = feed(batches, first=step, last=plan.last, chunk=length, put=strategy.put_chunk, workers=workers)
-    with contextlib.closing(chunks):
-        first_window = plan.zeros if window is None else window
-        loop.run(dataclasses.replace(plan, length=length), state, first_window, step, chunks)
-
-
-def _evaluation(experiment: Experiment, strategy: Strategy) -> list[Periodic]:
-    """Return the hook that measures the validation split, where there is one."""
-    if "valid" not in experiment.sources:
-        return []
-    batches = experiment.batches("valid")
-    compiled = strategy.compile(_statistics_only(measure(experiment.eval_step(strategy.batch_axis))), donate=False)
-
-    def hook(step: int, state: TrainState) -> dict[str, float]:
-        chunks = prefetch(strategy.put_chunk(batches.chunk(i, 1)) for i in range(len(batches)))
-        return summarise(evaluate(state, chunks, compiled, strategy), experiment.metrics, "valid")
-
-    return [Periodic(experiment.config.train.eval_every, hook)]
-
-
-def _statistics_only(
-    function: Callable[..., tuple[Statistics, Any]],
-) -> Callable[..., tuple[Statistics, dict[str, Any]]]:
-    """Return the function without its outputs, so that XLA computes none that nobody reads."""
-    return lambda state, chunk: (function(state, chunk)[0], {})
+def _say_start(experiment: Experiment, params: Any, step: int, changes: Mapping[str, tuple[Any, Any]]) -> None:
+    config = experiment.config
+    log_sampling(experiment.sources, experiment.weights and experiment.weights.rows)
+    log_rules(rule_matches(config.optimizer, params))
+    if config.deterministic:
+        say_cost()
+    for path, (old, new) in changes.items():
+        _log.info("config.%s: %r until now, %r from here on", path, old, new)
+    _log.info("%s at step %d of %d", "resuming" if step else "starting", step, config.train.steps)
 
 
 def _summary(config: ConfigDict, folder: Path) -> dict[str, Any]:
@@ -180,28 +196,6 @@ def _summary(config: ConfigDict, folder: Path) -> dict[str, Any]:
         "status": "finished",
         "step": config.train.steps,
         "wall": final["wall"],
-        "metrics": {name: value for name, value in final.items() if "/" in name},
+        "metrics": {name: value for name, value in final.items() if "/" in name and name != IDS},
         "best": best and {"metric": config.train.best, "value": best[config.train.best], "step": best["step"]},
     }
-
-
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Give the function that says whether SIGTERM or SIGINT came; a second one ends the process at once."""
-    asked: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if asked:
-            os._exit(128 + number)
-        asked.append(number)
-        _log.warning("stopping after this step; once more to leave at once")
-
-    try:
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread, as in a notebook's worker: its owner handles signals
-        previous = {}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

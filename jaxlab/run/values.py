@@ -6,6 +6,8 @@ from ml_collections import ConfigDict
 
 from jaxlab.core.errors import ConfigError, did_you_mean
 
+POLICIES = ("abort", "skip", "rollback")
+
 
 def check_values(config: ConfigDict) -> None:
     """Raise ConfigError for a value that no run can use, before any device work."""
@@ -18,9 +20,16 @@ def check_values(config: ConfigDict) -> None:
         "eval_every",
         "checkpoint_every",
         "keep",
+        "non_finite_limit",
     ):
         if config.train[name] < 1:
             raise ConfigError(f"config.train.{name}={config.train[name]}: expected 1 or more")
+    for name in ("spike", "watchdog"):
+        if not config.train[name] >= 0:
+            raise ConfigError(f"config.train.{name}={config.train[name]}: expected 0 or more")
+    policy = config.train.non_finite
+    if policy not in POLICIES:
+        raise ConfigError(f"config.train.non_finite={policy!r}: no such policy{did_you_mean(policy, POLICIES)}")
     if config.train.batch_size % config.train.grad_accumulation:
         raise ConfigError(
             f"config.train.grad_accumulation={config.train.grad_accumulation}: expected a divisor of "

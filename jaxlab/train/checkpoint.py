@@ -1,25 +1,35 @@
 """Checkpoints: all of Orbax behind one small class. A tree of arrays and its step are saved together.
 
+A save writes to a folder of its own in the background; when all is on the disk, with the digest of every file, a rename
+makes it the step's. So a step is whole or not there, and what has changed since is noticed before it is used.
+A save holds one copy of the tree in the host's memory until it is written, and no second one: the next save waits.
 Usage: ``with Checkpoints(folder, keep=2, best="valid/accuracy", mode="max") as checkpoints: checkpoints.save(...)``;
 leaving the block waits for the save in the background, which would otherwise be lost.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+import absl.logging
+import jax
 import orbax.checkpoint as ocp
-from absl import logging
-from orbax.checkpoint import checkpoint_managers as policies
 
-from jaxlab.core.errors import DataError, UsageError
+from jaxlab.core.errors import CorruptError, DataError, UsageError
+from jaxlab.core.tree import named_leaves
 from jaxlab.core.types import PyTree
+from jaxlab.train import disk, manifest
+from jaxlab.train.like import check_like
+from jaxlab.train.manifest import ITEM, Manifest
 
-_TEMPORARY = ".orbax-checkpoint-tmp"
+_log = logging.getLogger("jaxlab")
+_SAVING, _OLD, _TEMPORARY = ".saving-", ".old-", ".orbax-checkpoint-tmp"
 
 
 class Checkpoints:
@@ -35,29 +45,17 @@ class Checkpoints:
           mode: ``max`` or ``min``, which value is best.
           writable: whether to save; what a killed writer left half-done is removed then.
         """
-        logging.set_verbosity(logging.ERROR)  # Orbax reports each step of each save at INFO and WARNING
-        self._folder, self._best = folder.resolve(), best
+        absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax reports each step of each save at INFO and WARNING
+        self._folder, self._keep, self._best = folder.resolve(), keep, best
+        self._sign = 1.0 if mode == "max" else -1.0
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        # a folder a leaf, so that a damaged file names its leaf; uncompressed, as floats hardly shrink
+        handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False)
+        self._orbax = ocp.AsyncCheckpointer(handler)
         if writable:
+            self._folder.mkdir(parents=True, exist_ok=True)
             _sweep(self._folder)
-
-        def score(metrics: Mapping[str, float]) -> float:
-            value = self._measured(metrics)
-            return value if value is not None else float("-inf" if mode == "max" else "inf")
-
-        kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
-        if best is not None:
-            by_metric = policies.BestN(
-                get_metric_fn=score, reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False
-            )
-            kept.append(by_metric)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            best_fn=score,
-            best_mode=mode,
-            create=writable,
-            read_only=not writable,
-        )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> Checkpoints:
         """Return itself."""
@@ -66,22 +64,69 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for the save in the background and close."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait for the save in the background and close; its error is raised, or logged where there is another."""
+        try:
+            self.wait()
+        except BaseException as failed:
+            if error is None:
+                raise
+            _log.warning("the save in the background failed: %s", failed)
+        finally:
+            self._orbax.close()
 
     def save(self, step: int, tree: PyTree, metrics: Mapping[str, float]) -> None:
-        """Begin to save `tree` as `step`; returns when the arrays have been copied, so that they may be donated."""
-        self._manager.save(step, args=ocp.args.StandardSave(tree), metrics=dict(metrics))
+        """Begin to save `tree` as `step`; returns when the arrays have been copied, so that they may be donated.
+
+        Raises:
+          JaxlabError: the disk has no room for it.
+          OSError, ValueError: the save before this one failed.
+        """
+        self.wait()
+        leaves = named_leaves(tree)
+        disk.check_save(self._folder, step, disk.bytes_of(leaves.values()))
+        saving = self._folder / f"{_SAVING}{step}"
+        shutil.rmtree(saving, ignore_errors=True)
+        self._orbax.save(saving / ITEM, args=ocp.args.PyTreeSave(tree))
+        described = {name: (list(x.shape), str(x.dtype)) for name, x in leaves.items()}
+        arguments = (saving, Manifest(step, dict(metrics), described, {}))
+        self._thread = threading.Thread(target=self._finish, args=arguments, name="jaxlab-save")
+        self._thread.start()
+
+    def _finish(self, saving: Path, contents: Manifest) -> None:
+        """Wait for Orbax, then make what it wrote the step's checkpoint and remove what need not stay."""
+        try:
+            self._orbax.wait_until_finished()
+            if jax.process_index() == 0:
+                manifest.write(saving, contents._replace(files=manifest.digests(saving)))
+                _put_in_place(saving, self._folder / str(contents.step))
+                self._remove_others()
+        except BaseException as error:  # raised again by the loop, which can end the run
+            self._error = error
+
+    def _remove_others(self) -> None:
+        steps = self.steps()
+        kept = {*steps[-self._keep :], self._best_step(steps)}
+        for step in steps:
+            if step not in kept:
+                _remove(self._folder / str(step))
+
+    def wait(self) -> None:
+        """Wait for the save in the background, and raise its error."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
 
     def check(self) -> None:
         """Raise the error of a save in the background that has failed."""
-        if not self._manager.is_saving_in_progress():  # Orbax's own check_for_errors says nothing once its thread ended
-            self._manager.wait_until_finished()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def steps(self) -> list[int]:
-        """Return the saved steps in order; a directory that holds nothing is none."""
-        return sorted(step for step in self._manager.all_steps() if any((self._folder / str(step)).iterdir()))
+        """Return the saved steps in order; one without a manifest is none."""
+        found = self._folder.iterdir() if self._folder.is_dir() else ()
+        return sorted(int(path.name) for path in found if path.name.isdigit() and (path / manifest.NAME).is_file())
 
     def resolve(self, wanted: str) -> int:
         """Return the step that ``latest``, ``best`` or a number names.
@@ -96,8 +141,8 @@ class Checkpoints:
         if wanted == "latest":
             return steps[-1]
         if wanted == "best":
-            best = self._manager.best_step()
-            if best is None or self._measured(self._manager.metrics(best) or {}) is None:
+            best = self._best_step(steps)
+            if best is None:
                 raise DataError(f"{self._folder}: no checkpoint was measured by {self._best!r}; steps: {steps}")
             return best
         if not wanted.isdigit():
@@ -106,18 +151,87 @@ class Checkpoints:
             raise DataError(f"--step={wanted}: no such checkpoint; saved: {steps}")
         return int(wanted)
 
-    def _measured(self, metrics: Mapping[str, float]) -> float | None:
-        """Return the value that checkpoints compete by; what is absent or not a number does not compete."""
-        value = metrics.get(self._best, math.nan) if self._best is not None else math.nan
-        return None if math.isnan(value) else value
+    def _best_step(self, steps: list[int]) -> int | None:
+        """Return the best measured step, of equals the latest; a value that is not a number does not compete."""
+        if self._best is None:
+            return None
+        found = {step: manifest.read(self._folder / str(step)) for step in steps}
+        values = {step: read.metrics[self._best] for step, read in found.items() if read and self._best in read.metrics}
+        measured = [(self._sign * value, step) for step, value in values.items() if not math.isnan(value)]
+        return max(measured)[1] if measured else None
 
     def restore(self, step: int, like: PyTree) -> PyTree:
-        """Return the tree saved as `step`, with the structure, shapes and placement of `like` (arrays or shapes)."""
-        return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        """Return the tree saved as `step`, or the part of it that `like` has, after every file has been checked.
+
+        Args:
+          step: a saved one.
+          like: arrays or shapes with the structure, shapes, dtypes and placement that are wanted.
+
+        Raises:
+          CorruptError: a file is not as it was saved.
+          DataError: no such checkpoint, or its leaves are not those of `like`.
+        """
+        self.wait()
+        folder = self._folder / str(step)
+        contents = manifest.read(folder)
+        if contents is None:
+            raise CorruptError(f"{folder / manifest.NAME} cannot be read; {self._way_on(step)}")
+        damage = manifest.damage(folder, contents)
+        if damage is not None:
+            raise CorruptError(f"the checkpoint of step {step} is damaged: {damage}; {self._way_on(step)}")
+        check_like(folder, contents.leaves, like)
+        arguments = ocp.args.PyTreeRestore(
+            item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+        )
+        return self._orbax.restore(folder / ITEM, args=arguments)
+
+    def restore_newest(self, like: PyTree, *, fallback: bool) -> tuple[int, PyTree]:
+        """Return the latest step and its tree; with `fallback` the newest that is intact, loudly.
+
+        Raises:
+          CorruptError: the latest is damaged, or with `fallback` all are.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return step, self.restore(step, like)
+            except CorruptError as error:
+                if not fallback or step == steps[0]:
+                    raise
+                _log.warning("%s", error)
+        raise DataError(f"{self._folder} holds no checkpoint")
+
+    def _way_on(self, step: int) -> str:
+        others = [other for other in self.steps() if other != step]
+        if not others:
+            return "there is no other checkpoint"
+        return f"other checkpoints: {others}; train --fallback goes on from the newest intact one"
+
+
+def _put_in_place(saving: Path, place: Path) -> None:
+    """Make a finished folder the step's, whatever stood there."""
+    old = place.with_name(f"{_OLD}{place.name}")
+    if place.exists():
+        place.rename(old)
+    saving.rename(place)
+    disk.flush_folder(place.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint so that half of it is never taken for one."""
+    old = folder.with_name(f"{_OLD}{folder.name}")
+    folder.rename(old)
+    (old / manifest.NAME).unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed writer left: temporary directories, and step directories that hold nothing."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir() and (_TEMPORARY in path.name or (path.name.isdigit() and not any(path.iterdir()))):
+    """Remove what a killed writer left; a checkpoint that it was about to replace is put back."""
+    for path in folder.iterdir():
+        place = folder / path.name.removeprefix(_OLD)
+        half = path.name.startswith((_SAVING, _OLD)) or _TEMPORARY in path.name
+        if path.name.startswith(_OLD) and not place.exists() and manifest.read(path) is not None:
+            path.rename(place)
+        elif half or (path.name.isdigit() and path.is_dir() and not (path / manifest.NAME).is_file()):
             shutil.rmtree(path)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxlab.core.errors import DivergedError, PreemptedError
 from jaxlab.core.types import Periodic, PyTree, TrainState
 from jaxlab.train.clock import Clock
-from jaxlab.train.parallel import Advance, AdvanceTo, Window
+from jaxlab.train.window import Advance, AdvanceTo, Window
 
 Row = Mapping[str, float]
 Chunks = Iterator[tuple[int, PyTree]]
@@ -43,6 +43,7 @@ class Plan:
     summarise: Callable[[Window], Row]  # waits for the devices
     write: Callable[[int, Row], None]
     save: Callable[[int, TrainState, Window, Row], None]
+    progress: Callable[[int], None]  # told every step that the devices have finished
     stopping: Callable[[], bool]
 
 
@@ -76,7 +77,7 @@ def run(plan: Plan, state: TrainState, window: Window, step: int, chunks: Chunks
                     state, window = plan.several(state, window, chunk, plan.replicate(np.int32(step)))
                 clock.dispatched()
                 closed = step % plan.log_every == 0 or step == plan.last
-                pending.add(step if closed else None, window)
+                pending.add(step, window, closed)
                 if closed:
                     window = plan.zeros
                 if step == event or plan.stopping():
@@ -104,12 +105,14 @@ def _observe(plan: Plan, pending: _Pending, step: int, state: TrainState, window
     with jax.transfer_guard("allow"):
         for hook in due:
             measured |= {name: float(value) for name, value in (hook.hook(step, state) or {}).items()}
+            plan.progress(step)
     if measured:
         plan.write(step, measured)
     if saving or plan.best in measured:
         if window is not plan.zeros:  # an open window: what has diverged must not push out an earlier checkpoint
             _check_finite(plan.summarise(window), step)
         plan.save(step, state, window, measured)
+        plan.progress(step)
     if stopping:
         raise PreemptedError(f"stopped at step {step} of {plan.last} and saved; run the same command to go on")
 
@@ -119,11 +122,11 @@ class _Pending:
 
     def __init__(self, plan: Plan, clock: Clock) -> None:
         self._plan, self._clock = plan, clock
-        self._windows: collections.deque[tuple[int | None, Window]] = collections.deque()
+        self._windows: collections.deque[tuple[int, Window, bool]] = collections.deque()
 
-    def add(self, closed: int | None, window: Window) -> None:
-        """Add the window after the latest call, with its step where it is closed; wait for the oldest if need be."""
-        self._windows.append((closed, window))
+    def add(self, step: int, window: Window, closed: bool) -> None:
+        """Add the window after the latest call, which ended with `step`; wait for the oldest call if need be."""
+        self._windows.append((step, window, closed))
         if len(self._windows) > AHEAD:
             self._take()
 
@@ -133,14 +136,16 @@ class _Pending:
             self._take()
 
     def _take(self) -> None:
-        step, window = self._windows.popleft()
+        step, window, closed = self._windows.popleft()
         jax.block_until_ready(window)
-        if step is not None:
+        self._plan.progress(step)
+        if closed:
             row = self._plan.summarise(window)
             self._plan.write(step, {**row, **self._clock.lap(step)})  # timed when done, not when dispatched
             _check_finite(row, step)
 
 
 def _check_finite(row: Row, step: int) -> None:
-    if not math.isfinite(row["train/loss"]):
-        raise DivergedError(f"the loss is {row['train/loss']} in the steps up to {step}")
+    """Raise DivergedError for a loss that is not finite, but where every step of the window was left out."""
+    if not math.isfinite(row["train/loss"]) and row.get("train/skipped", 0.0) < 1.0:
+        raise DivergedError(f"the loss is {row['train/loss']} in the steps up to {step}", step)

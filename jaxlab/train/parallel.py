@@ -1,7 +1,6 @@
 """How a step runs on devices: `jit` over a mesh, or `pmap`; one small interface for both.
 
-A chunk is C consecutive batches that travelled together. A compiled step takes the batch that the state's own step
-number points at, so that feeding costs the loop nothing; with several steps a call it goes on to a given step.
+A chunk is C consecutive batches that travelled together.
 Shape letters: C batches of a chunk, B global batch, D devices.
 """
 
@@ -17,13 +16,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, Sharding, SingleDeviceSh
 from jax.sharding import PartitionSpec as P
 
 from jaxlab.core.errors import ConfigError, did_you_mean
-from jaxlab.core.tree import named_leaves, pack
-from jaxlab.core.types import EvalStep, HostBatch, Outputs, PyTree, Statistics, TrainState, TrainStep
+from jaxlab.core.tree import named_leaves
+from jaxlab.core.types import EvalStep, HostBatch, Outputs, PyTree, Statistics, TrainState
 
 AXIS = "data"
-Window = jax.Array  # packed statistics [N], added up since the last row
-Advance = Callable[[TrainState, Window, PyTree], tuple[TrainState, Window]]
-AdvanceTo = Callable[[TrainState, Window, PyTree, PyTree], tuple[TrainState, Window]]
 Measure = Callable[[TrainState, PyTree], tuple[Statistics, Outputs]]
 
 
@@ -181,34 +177,6 @@ def make_strategy(strategy: str, mesh: Mapping[str, int], devices: list[jax.Devi
             f"config.parallel.mesh.{AXIS}={count}: there are {len(devices)} devices; expected 1 to that, or -1"
         )
     return strategies[strategy](devices[:count])
-
-
-def single(step: TrainStep) -> Advance:
-    """Return the step on the batch of the chunk that the state's step number points at."""
-
-    def advance(state: TrainState, window: Window, chunk: PyTree) -> tuple[TrainState, Window]:
-        length = next(iter(jax.tree.leaves(chunk))).shape[0]
-        place = state.step % length
-        batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, place, keepdims=False), chunk)
-        state, statistics = step(state, batch)
-        return state, window + pack(statistics)
-
-    return advance
-
-
-def several(step: TrainStep) -> AdvanceTo:
-    """Return the steps up to a given one on batches of one chunk, in one program whatever their number.
-
-    Like a `lax.scan` over the chunk, but a row or a checkpoint that is due within the chunk ends it early.
-    """
-    advance = single(step)
-
-    def advance_to(state: TrainState, window: Window, chunk: PyTree, stop: jax.Array) -> tuple[TrainState, Window]:
-        return jax.lax.while_loop(
-            lambda carry: carry[0].step < stop, lambda carry: advance(*carry, chunk), (state, window)
-        )
-
-    return advance_to
 
 
 def measure(step: EvalStep) -> Measure:

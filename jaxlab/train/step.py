@@ -31,6 +31,7 @@ from jaxlab.core.types import (
     TrainStep,
 )  # fmt: skip
 from jaxlab.train.apply import Bound, Initialising
+from jaxlab.train.non_finite import is_finite, left_out
 from jaxlab.train.precision import compute_dtype
 
 _AUGMENT = 2**31  # keys of the model's calls are folded in from 0 up, those of the augmentations from here
@@ -48,6 +49,7 @@ def init_state(
     seed: int,
     ema: bool,
     values: Mapping[str, Array] = MappingProxyType({}),
+    skip: bool = False,
 ) -> TrainState:
     """Return the state before the first step; `batch` gives shapes, its values do not matter.
 
@@ -64,6 +66,7 @@ def init_state(
         model_state=variables,
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.array, params) if ema else None,
+        skipped=jnp.zeros((), jnp.int32) if skip else None,
     )
 
 
@@ -80,6 +83,7 @@ def make_train_step(
     grad_norm: bool = False,
     augment: Sequence[DeviceTransform] = (),
     batch_axis: str | None = None,
+    skip: int | None = None,
 ) -> TrainStep:
     """Return the function from (state, batch) to (next state, statistics).
 
@@ -96,6 +100,7 @@ def make_train_step(
       grad_norm: whether the statistics hold the gradient's Euclidean norm, a mean over steps.
       augment: transforms of each batch, or microbatch, before the objective sees it.
       batch_axis: the mapped axis to add over (pmap), or None where the batch is one array (jit).
+      skip: how many steps in a row are left out where they are not finite; None applies every step as it comes.
     """
     sums = _make_sums(model, objective, metrics, compute_dtype(precision), augment)
     if grad_accumulation > 1:
@@ -117,10 +122,13 @@ def make_train_step(
         average = None if ema is None else jax.tree.map(lambda p, a: a + (1.0 - ema) * (p - a), params, state.ema)
         if grad_norm:
             statistics = {**statistics, "grad_norm": {"sum": optax.tree.norm(gradient), "weight": jnp.ones(())}}
-        state = TrainState(
-            step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=average
-        )
-        return state, statistics
+        after = TrainState(
+            step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=average,
+            skipped=state.skipped,
+        )  # fmt: skip
+        if skip is None:
+            return after, statistics
+        return left_out(is_finite(value, gradient, updates), state, after, statistics, skip)
 
     return train_step
 

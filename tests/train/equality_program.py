@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlab.core.tree import named_leaves, packed_shape, unpack
+from jaxlab.core.tree import named_leaves, unpack
 from jaxlab.core.types import DataSpec
 from jaxlab.metrics import classify as metrics
 from jaxlab.models import cnn, mlp
 from jaxlab.objectives import classify
-from jaxlab.train.parallel import make_strategy, single
+from jaxlab.train.parallel import make_strategy
 from jaxlab.train.step import init_state, make_train_step
+from jaxlab.train.window import open_window, single
 
 BATCH, CLASSES, STEPS = 64, 5, 4
 DATA = DataSpec(
@@ -76,12 +77,12 @@ def run(model: str, way: str, *, weights: tuple[float, ...] = (), ema: float | N
     state = strategy.init(lambda: init_state(MODELS[model](None), objective, optimizer, first, 0, ema is not None))
     sums = dict.fromkeys(("sum", "weight"), jax.ShapeDtypeStruct((), "float32"))
     shapes = dict.fromkeys((*METRICS, "loss", "grad_norm"), sums)
-    zeros = strategy.init(lambda: jnp.zeros(packed_shape(shapes).shape))
-    advance = strategy.compile(single(step), donate=True)
+    zeros = strategy.init(lambda: open_window(shapes))
+    advance = strategy.compile(single(step, strategy.batch_axis), donate=True)
     results = []
     for chunk in chunks:
         state, window = advance(state, zeros, strategy.put_chunk(chunk))
-        statistics = unpack(strategy.fetch(window), shapes)
+        statistics = unpack(strategy.fetch(window).sums, shapes)
         parts = {"params": state.params, "ema": state.ema, "model_state": state.model_state}
         results.append(named_leaves({**strategy.fetch(parts), "statistics": statistics}))
     return results

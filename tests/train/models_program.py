@@ -22,9 +22,10 @@ import optax
 from contract_cases import SIZE
 from contract_discovery import FOUND, Case, make_batch, make_trained
 
-from jaxlab.core.tree import named_leaves, packed_shape, unpack
-from jaxlab.train.parallel import make_strategy, single
+from jaxlab.core.tree import named_leaves, unpack
+from jaxlab.train.parallel import make_strategy
 from jaxlab.train.step import init_state, make_train_step
+from jaxlab.train.window import open_window, single
 
 ROWS = np.arange(16) % SIZE
 
@@ -42,11 +43,11 @@ def step(case: Case, kind: str) -> tuple[dict[str, np.ndarray], dict[str, np.nda
     plain_step = make_train_step(plain, objective, {}, optimizer, seed=0)
     abstract = jax.eval_shape(lambda: init_state(plain, objective, optimizer, batch, 0, False))
     shapes = jax.eval_shape(plain_step, abstract, {name: value[0] for name, value in chunk.items()})[1]
-    window = strategy.init(lambda: jax.numpy.zeros(packed_shape(shapes).shape))
+    window = strategy.init(lambda: open_window(shapes))
     before = {name: np.array(x) for name, x in named_leaves(strategy.fetch(state.params)).items()}
-    advance = strategy.compile(single(train_step), donate=False)
+    advance = strategy.compile(single(train_step, strategy.batch_axis), donate=False)
     after, window = advance(state, window, strategy.put_chunk(chunk))
-    sums = unpack(np.asarray(strategy.fetch(window)), shapes)["loss"]
+    sums = unpack(strategy.fetch(window).sums, shapes)["loss"]
     after_leaves = {name: np.array(x) for name, x in named_leaves(strategy.fetch(after.params)).items()}
     return before, after_leaves, float(sums["sum"] / sums["weight"])
 

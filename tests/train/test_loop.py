@@ -19,7 +19,8 @@ from jaxlab.core.errors import DivergedError
 from jaxlab.core.types import Periodic, TrainState
 from jaxlab.data.feeding import prefetch
 from jaxlab.train import loop
-from jaxlab.train.parallel import RecompilationWarning, make_strategy, single, watch_compilations
+from jaxlab.train.parallel import RecompilationWarning, make_strategy, watch_compilations
+from jaxlab.train.window import open_window, single
 
 ENDS = {"steps": 24, "log_every": 5, "eval_every": 11, "checkpoint_every": 13}
 
@@ -43,25 +44,28 @@ def counting_step(state, batch):
 def make_plan(**changes):
     strategy = make_strategy("jit", {"data": 1}, jax.devices())
     written = []
-    zeros = strategy.init(lambda: jnp.zeros(2))  # the loss's sum and weight
+    zeros = strategy.init(lambda: open_window({"loss": dict.fromkeys(("sum", "weight"), jnp.zeros(()))}))
 
     def summarise(window):
-        total, weight = strategy.fetch(window)
+        total, weight = strategy.fetch(window).sums
         return {"train/loss": float(total / weight)}
 
     plan = loop.Plan(
-        single=strategy.compile(single(counting_step), donate=True), several=None, length=1, last=6, batch_size=2,
+        single=strategy.compile(single(counting_step, None), donate=True), several=None, length=1, last=6, batch_size=2,
         replicate=strategy.replicate,
         log_every=2, checkpoint_every=100, best="valid/loss", hooks=(), zeros=zeros, summarise=summarise,
         write=lambda step, row: written.append((step, row["train/loss"])),
-        save=lambda *_: None, stopping=lambda: False,
+        save=lambda *_: None, progress=lambda step: None, stopping=lambda: False,
     )  # fmt: skip
     return dataclasses.replace(plan, **changes), written, strategy
 
 
 def run_plan(plan, strategy, put, batch=lambda step: np.full(2, step, np.float32)):
     state = strategy.init(lambda: TrainState(jnp.int32(0), jnp.zeros(()), {}, (), None))
-    host = ({"x": batch(step)[None], "mask": np.ones((1, len(batch(step))), np.float32)} for step in range(plan.last))
+    host = (
+        {"x": batch(step)[None], "mask": np.ones((1, len(batch(step))), np.float32), "id": np.zeros((1, 2), np.int32)}
+        for step in range(plan.last)
+    )
     return loop.run(plan, state, plan.zeros, 0, ((step, put(chunk)) for step, chunk in enumerate(host)))
 
 
@@ -127,7 +131,9 @@ def test_a_normal_run_traces_each_of_its_programs_once(tmp_path, monkeypatch, pe
         warnings.simplefilter("error", RecompilationWarning)
         jaxlab.train(shortened(tiny.mlp(), steps_per_call=per_call), tmp_path / "run")
     advance = "several.<locals>.advance_to" if per_call > 1 else "single.<locals>.advance"
-    assert {name: traced.count(name) for name in traced} == {advance: 1, "_statistics_only.<locals>.<lambda>": 1}
+    assert {name: traced.count(name) for name in traced} == {
+        advance: 1, "intact": 1, "_statistics_only.<locals>.<lambda>": 1,
+    }  # fmt: skip
 
 
 def test_the_thread_that_fetches_ends_with_the_loop(tmp_path):

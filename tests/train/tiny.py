@@ -18,6 +18,7 @@ from jaxlab.core.config import spec
 from jaxlab.core.types import Metric, Periodic
 from jaxlab.data import digits
 from jaxlab.data.arrays import ArraySource
+from jaxlab.data.order import train_indices
 from jaxlab.run.base import base_config
 
 
@@ -112,3 +113,14 @@ def fickle_metric() -> Metric:
         return next(calls) if statistics["validations"] == 180 else 0.0
 
     return Metric(lambda outputs, batch: {"validations": jnp.sum(batch["mask"])}, compute)
+
+
+def poisoned(batches: tuple[int, ...], batch_size: int, seed: int) -> ArraySource:
+    """Return digits of which the first rows of the batches of these numbers hold a pixel that is infinite."""
+    source = digits.make("train")
+    fields = dict(source.__getitems__(np.arange(len(source))))
+    image = np.array(fields["image"], np.float32)
+    for number in batches:
+        rows = train_indices(len(source), batch_size, seed, number, 1, None)
+        image[np.reshape(rows, -1)[0], 3, 3] = np.inf
+    return ArraySource({**fields, "image": image}, source.spec.meta)
