@@ -167,6 +167,14 @@ def _compare(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str,
     return result
 
 
+def _autopsy(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    from jaxlab.run.autopsy import autopsy, print_autopsy
+
+    report = autopsy(parsed.workdir)
+    print_autopsy(report)
+    return report
+
+
 def _doctor(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
     from jaxlab.run.doctor import doctor
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "baseline": "fit simple baselines on the same split and metrics: majority, linear, boosting, n-grams",
     "sanity": "train a little: a wrong pipeline fails by its first loss, one batch, shuffled labels",
     "compare": "say whether a run is better than another on the same examples: differences, intervals, tests",
+    "autopsy": "say where the first number that is not finite came from, in a run that diverged",
     "doctor": "say what this machine has",
 }
 
@@ -103,6 +104,7 @@ def _options(command: str) -> dict[str, dict[str, Any]]:
             "second": {"help": "another's, measured on the same split", "metavar": "RUN_B"},
             "--split": {"default": "test", "help": "train, valid or test (default: test)"},
         },
+        "autopsy": {"workdir": {"help": "a run that diverged", "metavar": "RUN"}},
         "doctor": {},
     }[command]
 

@@ -178,9 +178,7 @@ def _make_sums(
     """Return the function to the gradient of the summed loss, the statistics and the new model state."""
 
     def sums(params: PyTree, model_state: PyTree, padded: Batch, key: Array) -> Sums:
-        batch = blank_padding(padded)
-        for place, transform in enumerate(augment):
-            batch = transform(batch, jax.random.fold_in(key, _AUGMENT + place))
+        batch = augmented(blank_padding(padded), augment, key)
 
         def loss(params: PyTree) -> tuple[Array, tuple[Statistics, PyTree]]:
             apply = Bound(model, params, model_state, key, dtype, train=True)
@@ -197,7 +195,7 @@ def _accumulated(sums: MakeSums, count: int) -> MakeSums:
     """Scan over microbatches of every K-th row, which keeps a sharded batch evenly spread over its devices."""
 
     def accumulated(params: PyTree, model_state: PyTree, batch: Batch, key: Array) -> Sums:
-        micro_KB = jax.tree.map(lambda x: _every_kth_row(x, count), batch)
+        micro_KB = microbatches(batch, count)
 
         def body(carry: Sums, item: tuple[Batch, Array]) -> tuple[Sums, None]:
             gradient, statistics, state = carry
@@ -227,5 +225,13 @@ def blank_padding(batch: Batch) -> Batch:
     return {n: jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x)) for n, x in batch.items()}
 
 
-def _every_kth_row(x: Array, count: int) -> Array:
-    return jnp.moveaxis(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0)
+def augmented(batch: Batch, augment: Sequence[DeviceTransform], key: Array) -> Batch:
+    """Return the batch as the transforms on the devices leave it, with the step's `key`."""
+    for place, transform in enumerate(augment):
+        batch = transform(batch, jax.random.fold_in(key, _AUGMENT + place))
+    return batch
+
+
+def microbatches(batch: Batch, count: int) -> Batch:
+    """Return [count, B / count, ...]: each microbatch has every `count`-th row."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0), batch)
