@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import os
 import signal
+import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,13 @@ def cnn() -> ConfigDict:
     config.model = spec("jaxlab.models.cnn:make", channels=(4,), depth=(1,), hidden=(8,), dropout=0.3)
     config.objective = spec("jaxlab.objectives.classify:make", inputs=("image", "mask"))
     config.train.ema = 0.9
+    return config
+
+
+def hanging() -> ConfigDict:
+    """Return the perceptron with a hook that hangs at step 20."""
+    config = mlp()
+    config.hooks.hang = spec("tiny:hanging_hook", at=20)
     return config
 
 
@@ -124,3 +133,57 @@ def poisoned(batches: tuple[int, ...], batch_size: int, seed: int) -> ArraySourc
         rows = train_indices(len(source), batch_size, seed, number, 1, None)
         image[np.reshape(rows, -1)[0], 3, 3] = np.inf
     return ArraySource({**fields, "image": image}, source.spec.meta)
+
+
+class BreakingSink:
+    """A sink whose server goes away after some rows."""
+
+    def __init__(self, after: int):
+        self._left = after
+
+    def write(self, step, values):
+        self._left -= 1
+        if self._left < 0:
+            raise OSError("the server is gone")
+
+    def close(self):
+        pass
+
+
+class FileSink:
+    """A sink that appends each row's step to a file."""
+
+    def __init__(self, path: str):
+        self._path = Path(path)
+
+    def write(self, step, values):
+        with self._path.open("a") as file:
+            file.write(f"{step}\n")
+
+    def close(self):
+        pass
+
+
+class HangingSink:
+    """A sink that never comes back."""
+
+    def write(self, step, values):
+        time.sleep(3600)
+
+    def close(self):
+        pass
+
+
+def hanging_hook(at: int) -> Periodic:
+    """Return a hook that hangs at step `at`."""
+
+    def hook(step, state):
+        if step == at:
+            time.sleep(3600)
+
+    return Periodic(1, hook)
+
+
+def jumping(at: int) -> optax.GradientTransformation:
+    """Return gradient descent whose update number `at` is far too large."""
+    return optax.sgd(lambda count: jnp.where(count + 1 == at, 1e3, 0.01))
