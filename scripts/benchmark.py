@@ -1,4 +1,4 @@
-"""Speed as ratios in one run on the same work: ``python scripts/benchmark.py loop|data|models|metrics``.
+"""Speed as ratios in one run on the same work: ``python scripts/benchmark.py loop|data|models|metrics|checkpoint``.
 
 Options: ``--repeats=7 --only=CASE --output=docs``.
 Prints a table and, as the last line, JSON; with ``--output`` also writes ``benchmark_NAME.md`` and ``.json`` there.
@@ -25,7 +25,7 @@ PEERS = ("keras", "torch")
 def main() -> int:
     """Run the benchmark that the arguments name."""
     parser = argparse.ArgumentParser(description="Measure speed as ratios.")
-    parser.add_argument("benchmark", choices=["loop", "data", "models", "metrics"])
+    parser.add_argument("benchmark", choices=["loop", "data", "models", "metrics", "checkpoint"])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", default="", help="measure the cases whose name contains this")
     parser.add_argument("--output", type=Path, help="folder to write the table and JSON to")
@@ -62,7 +62,8 @@ def table(result: dict[str, Any]) -> str:
     ]
     for row in result["rows"]:
         ratio = f"{row['ratio']:.3f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]" if "ratio" in row else ""
-        lines.append(f"| {row['case']} | {row['variant']} | {row['rate']:,.1f} | {ratio} |")
+        rate = f"{row['rate']:,.{result.get('digits', 1)}f}"
+        lines.append(f"| {row['case']} | {row['variant']} | {rate} | {ratio} |")
     return "\n".join(lines)
 
 
