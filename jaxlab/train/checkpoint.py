@@ -175,7 +175,7 @@ class Checkpoints:
         folder = self._folder / str(step)
         contents = manifest.read(folder)
         if contents is None:
-            raise CorruptError(f"{folder / manifest.NAME} cannot be read; {self._way_on(step)}")
+            raise CorruptError(f"{folder / manifest.NAME} is not what was written; {self._way_on(step)}")
         damage = manifest.damage(folder, contents)
         if damage is not None:
             raise CorruptError(f"the checkpoint of step {step} is damaged: {damage}; {self._way_on(step)}")

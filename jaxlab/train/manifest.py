@@ -55,18 +55,25 @@ def digests(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of a step's folder, whole or not at all."""
-    record.write_json(folder / NAME, manifest._asdict())
+    """Write the manifest of a step's folder, whole or not at all, with a digest of its own."""
+    contents = record.jsonable(manifest._asdict())
+    record.write_json(folder / NAME, {**contents, "sha256": _digest(contents)})
 
 
 def read(folder: Path) -> Manifest | None:
-    """Return the manifest of a step's folder; None where there is none, or none that can be read."""
+    """Return the manifest of a step's folder; None where there is none, or it is not what was written."""
     try:
         found: dict[str, Any] = json.loads((folder / NAME).read_text())
+        if found.pop("sha256") != _digest(found):
+            return None
         measured = {name: float(value) for name, value in found["metrics"].items()}  # nan and inf are written as names
         return Manifest(int(found["step"]), measured, found["leaves"], found["files"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _digest(contents: Any) -> str:
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
 def damage(folder: Path, manifest: Manifest) -> Damage | None:
