@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from jaxlab.core.config import build, spec
     from jaxlab.core.config import load as load_config
     from jaxlab.core.override import override
+    from jaxlab.core.trust import allow
     from jaxlab.data.arrays import ArraySource
+    from jaxlab.run.autopsy import autopsy
     from jaxlab.run.base import base_config
     from jaxlab.run.baseline import baseline
     from jaxlab.run.check import check
@@ -22,13 +24,16 @@ if TYPE_CHECKING:
     from jaxlab.run.cross_validate import cross_validate
     from jaxlab.run.doctor import doctor
     from jaxlab.run.evaluate import evaluate
+    from jaxlab.run.reproduce import reproduce
     from jaxlab.run.result import Run
     from jaxlab.run.sanity import sanity
+    from jaxlab.run.verify_resume import verify_resume
 
 __version__ = "0.1.0"
 __all__ = [
-    "ArraySource", "Run", "base_config", "baseline", "build", "check", "compare", "cross_validate", "doctor",
-    "evaluate", "load_config", "override", "sanity", "spec", "train",
+    "ArraySource", "Run", "allow", "autopsy", "base_config", "baseline", "build", "check", "compare",
+    "cross_validate", "doctor", "evaluate", "load_config", "override", "reproduce", "sanity", "spec", "train",
+    "verify_resume",
 ]  # fmt: skip
 
 
@@ -37,11 +42,13 @@ def __getattr__(name: str) -> Any:
     if name == "train":
         return importlib.import_module("jaxlab.train")
     homes = {
-        "ArraySource": "data.arrays:ArraySource", "Run": "run.result:Run", "base_config": "run.base:base_config",
-        "baseline": "run.baseline:baseline", "build": "core.config:build", "check": "run.check:check",
-        "compare": "run.compare:compare", "cross_validate": "run.cross_validate:cross_validate",
-        "doctor": "run.doctor:doctor", "evaluate": "run.evaluate:evaluate", "load_config": "core.config:load",
-        "override": "core.override:override", "sanity": "run.sanity:sanity", "spec": "core.config:spec",
+        "ArraySource": "data.arrays:ArraySource", "Run": "run.result:Run", "allow": "core.trust:allow",
+        "autopsy": "run.autopsy:autopsy", "base_config": "run.base:base_config", "baseline": "run.baseline:baseline",
+        "build": "core.config:build", "check": "run.check:check", "compare": "run.compare:compare",
+        "cross_validate": "run.cross_validate:cross_validate", "doctor": "run.doctor:doctor",
+        "evaluate": "run.evaluate:evaluate", "load_config": "core.config:load", "override": "core.override:override",
+        "reproduce": "run.reproduce:reproduce", "sanity": "run.sanity:sanity", "spec": "core.config:spec",
+        "verify_resume": "run.verify_resume:verify_resume",
     }  # fmt: skip
     if name not in homes:
         raise AttributeError(f"module 'jaxlab' has no attribute {name!r}")

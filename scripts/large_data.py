@@ -59,14 +59,16 @@ class LargeRecords(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, disable_shuffling=True, **described)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        rows = len(np.load(self._arrays / "label.npy", mmap_mode="r"))
+        rows = len(np.load(self._arrays / "label.npy", mmap_mode="r", allow_pickle=False))
         return {
             f"part{place:04}": self._generate_examples(first, min(first + PART_ROWS, rows))
             for place, first in enumerate(range(0, rows, PART_ROWS))
         }
 
     def _generate_examples(self, first: int, last: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        images, labels = (np.load(self._arrays / f"{name}.npy", mmap_mode="r") for name in ("image", "label"))
+        images, labels = (
+            np.load(self._arrays / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("image", "label")
+        )
         for i in range(first, last):
             yield i, {"image": np.asarray(images[i]), "label": labels[i]}
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+# modules of tests that runs name, for the processes that tests start: they read those runs from their directories
+os.environ["JAXLAB_ALLOW"] = "folded,plug_in_of_then,plugin_of_cli_test,small_tasks,test_evaluate_parts,tiny"
 ROWS = {"train": 320, "t10k": 40}
 
 
@@ -21,7 +24,7 @@ def data_folder(tmp_path_factory) -> Path:
     """Prepare a few rows of noise, of the shapes of the real data, and return the root of the data sets."""
     import tensorflow_datasets as tfds
 
-    from jaxlab.data.builders import fashion_mnist, ml100k, protein, reviews, tinyshakespeare
+    from jaxlab.data.builders import fashion_mnist, ml100k, multi30k, protein, reviews, tinyshakespeare
     from jaxlab.data.preparation.prepare import FILE_FORMAT
 
     root, files = tmp_path_factory.mktemp("tfds"), tmp_path_factory.mktemp("files")
@@ -35,13 +38,22 @@ def data_folder(tmp_path_factory) -> Path:
     builder.download_and_prepare(
         download_dir=str(files / "downloads"), download_config=tfds.download.DownloadConfig(manual_dir=str(files))
     )
-    tiny = {ml100k: tiny_ratings, protein: tiny_protein, reviews: tiny_reviews, tinyshakespeare: tiny_shakespeare}
+    tiny = {
+        ml100k: tiny_ratings, multi30k: tiny_captions, protein: tiny_protein, reviews: tiny_reviews,
+        tinyshakespeare: tiny_shakespeare,
+    }  # fmt: skip
     for module, splits in tiny.items():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module.Builder, "_split_generators", splits)
             builder = module.Builder(data_dir=str(root), file_format=FILE_FORMAT)
             builder.download_and_prepare(download_dir=str(files / "downloads"))
     return root
+
+
+def tiny_captions(builder, _) -> dict:
+    """Return captions of a few words, each a number and its name in another language, of every split."""
+    rows = [(n, {"en": f"A dog and {n} cats.", "de": f"Ein Hund und {n} Katzen."}) for n in range(140)]
+    return {"train": iter(rows[:100]), "valid": iter(rows[100:120]), "test": iter(rows[120:])}
 
 
 def tiny_protein(builder, _) -> dict:

@@ -92,7 +92,7 @@ SIGNALS = ArraySource(
 SAMPLES = {
     "jaxlab.data.table": TABLE, "jaxlab.data.table_categories": TABLE, "jaxlab.data.table_numeric": TABLE,
     "jaxlab.data.text_noise": TOKENS, "jaxlab.data.tokenize": TEXTS, "jaxlab.data.negatives": CHOICES,
-    "jaxlab.data.sampling:count_codes": CHOICES,
+    "jaxlab.data.sampling:count_codes": CHOICES, "jaxlab.data.seen": CHOICES,
 }  # fmt: skip
 """Rows for the transforms of a module; those of any other get `IMAGES`."""
 

@@ -110,6 +110,9 @@ TAGGED = Tried(
 )
 """Of an objective a token, whose classes are tags of spans."""
 
+RANKED = Tried({"rank": np.array([1, 3, 12, 2, 0, 1, 700, 3, 10, 11, 5, 1], np.int32)})
+"""Of `jaxlab.models.catalogue`: places of items, of which one row has none."""
+
 TABLES: dict[str, tuple[Tried, ...]] = {
     # each of a factory's tables is tried with each of its arguments; add a line for your factory here
     "jaxlab.metrics.anomaly": (SERIES,),
@@ -118,4 +121,5 @@ TABLES: dict[str, tuple[Tried, ...]] = {
     "jaxlab.metrics.thresholds": (BINARY, CLASSIFIED, LABELLED),
     "jaxlab.metrics.spans": (TAGGED,),
     "jaxlab.metrics.text": (WRITTEN,),
+    "jaxlab.metrics.ranked": (RANKED,),
 }

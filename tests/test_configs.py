@@ -33,8 +33,10 @@ def test_a_train_and_an_evaluation_step_have_consistent_shapes(file, preset):
     before = jax.eval_shape(experiment.init)
     assert state == before  # the step keeps every shape, dtype and the structure
     rows = experiment.config.train.batch_size
-    measured, outputs = jax.eval_shape(experiment.eval_step(None), state, experiment.abstract_batch())
-    assert {"loss", *experiment.config.metrics} <= set(measured)
+    step = experiment.eval_step(None, generate=True)
+    measured, outputs = jax.eval_shape(step, state, experiment.abstract_batch())
+    assert {"loss", *experiment.metrics} <= set(measured)
+    assert {*experiment.metrics, *experiment.tables} == set(experiment.config.metrics)
     assert set(measured) == set(statistics)
     assert all(value.shape[0] == rows for value in outputs.values())
 

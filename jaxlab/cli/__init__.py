@@ -17,9 +17,10 @@ from typing import Any
 
 from jaxlab.cli import show
 from jaxlab.cli.flags import check_flags, make_parser, split_overrides
-from jaxlab.core import record
+from jaxlab.core import record, trust
 from jaxlab.core.errors import JaxlabError, UsageError
 
+_VERDICTS = ("sanity", "verify-resume", "reproduce")  # commands whose errors are their result
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 
 
@@ -51,11 +52,15 @@ def _run(given: list[str]) -> int:
     parsed = make_parser().parse_args(flags)
     if overrides and "config" not in vars(parsed):
         raise UsageError(f"--config.{next(iter(overrides))}: {parsed.command} takes no config; a run keeps its own")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # a plug-in in the folder where the command is given can be named
-    result = globals()[f"_{parsed.command}"](parsed, overrides)
+    here = Path.cwd()
+    in_a_run = any((place / record.CONFIG).is_file() for place in (here, *here.parents))  # which may be anybody's
+    if not in_a_run and str(here) not in sys.path:
+        sys.path.insert(0, str(here))  # a plug-in in the folder where the command is given can be named
+    if parsed.allow:
+        trust.allow(*_names(parsed.allow))
+    result = globals()[f"_{parsed.command.replace('-', '_')}"](parsed, overrides)
     print(json.dumps(record.jsonable(result)), flush=True)
-    return 1 if (parsed.command == "sanity" or getattr(parsed, "strict", False)) and result["errors"] else 0
+    return 1 if (parsed.command in _VERDICTS or getattr(parsed, "strict", False)) and result["errors"] else 0
 
 
 def _load(parsed: argparse.Namespace, overrides: dict[str, str]) -> Any:
@@ -160,10 +165,29 @@ def _sanity(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, 
 
 
 def _compare(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    from jaxlab.run.compare import compare
+    from jaxlab.run.compare import compare, print_comparison
 
     result = compare(parsed.first, parsed.second, parsed.split)
-    show.comparison(result)
+    print_comparison(result)
+    if result["not_compared"] is None:
+        show.comparison(result)
+    return result
+
+
+def _verify_resume(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    config = _load(parsed, overrides)
+    from jaxlab.run.verify_resume import print_verification, verify_resume
+
+    result = verify_resume(config, parsed.workdir, parsed.kills, parsed.devices)
+    print_verification(result)
+    return result
+
+
+def _reproduce(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    from jaxlab.run.reproduce import print_reproduction, reproduce
+
+    result = reproduce(parsed.run, parsed.workdir, parsed.code, parsed.apply_diff)
+    print_reproduction(result)
     return result
 
 

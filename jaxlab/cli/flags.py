@@ -15,9 +15,115 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on a split: metrics, prediction store, pictures",
     "baseline": "fit simple baselines on the same split and metrics: majority, linear, boosting, n-grams",
     "sanity": "train a little: a wrong pipeline fails by its first loss, one batch, shuffled labels",
-    "compare": "say whether a run is better than another on the same examples: differences, intervals, tests",
+    "compare": "say what differs between two runs, and whether one is better on the same examples",
+    "verify-resume": "kill a training again and again: it must end as if it had not been, bit by bit",
+    "reproduce": "run a run again from what it wrote down, and say whether all bits are the same",
     "autopsy": "say where the first number that is not finite came from, in a run that diverged",
     "doctor": "say what this machine has",
+}
+_CONFIG = {"--config": {"required": True, "help": _CONFIG_HELP, "metavar": "FILE"}}
+_WORKDIR = {"required": True, "help": "the run's directory", "metavar": "DIR"}
+_ALLOW = {"--allow": {"default": "", "help": "packages that a run's config may name besides jaxlab's own"}}
+_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
+    "train": {
+        **_CONFIG,
+        "--workdir": _WORKDIR,
+        "--fork-from": {
+            "help": "begin from another run's state: best, latest or a number",
+            "metavar": "RUN@STEP",
+        },
+        "--fallback": {
+            "action": "store_true",
+            "help": "where the latest checkpoint is damaged, go on from the newest that is not",
+        },
+        "--cv": {"type": int, "help": "cross-validate: so many folds of config.data.train", "metavar": "K"},
+        "--cv_by": {"help": "auto, stratified, grouped, time or random (default: auto, as the data's fields say)"},
+        "--cv_field": {"help": "the label, group or time (default: a field of that name)", "metavar": "FIELD"},
+    },
+    "check": {**_CONFIG, "--workdir": {"help": "where the run would be written", "metavar": "DIR"}},
+    "audit": {
+        **_CONFIG,
+        "--output": {
+            "default": "audit",
+            "help": "where the report is written (default: audit)",
+            "metavar": "DIR",
+        },
+        "--target": {"help": "the field to predict (default: the objective's)", "metavar": "FIELD"},
+        "--ignore": {
+            "default": "",
+            "help": "fields that are no inputs, with commas between",
+            "metavar": "FIELDS",
+        },
+        "--max_rows": {"type": int, "default": 100_000, "help": "look at so many rows of a larger split"},
+        "--test_labels": {"action": "store_true", "help": "read the test split's targets too"},
+        "--strict": {"action": "store_true", "help": "exit with 1 if there are errors"},
+    },
+    "evaluate": {
+        "--workdir": _WORKDIR,
+        "--split": {"default": "test", "help": "train, valid or test (default: test)"},
+        "--step": {"help": "best, latest or numbers with commas, or all (default: best, chosen on valid)"},
+        "--parameters": {
+            "default": "",
+            "help": "raw, ema, optimizer, average; several with commas (default: ema if kept)",
+        },
+        "--by": {
+            "default": "",
+            "help": "measure the parts that a column tells apart, too",
+            "metavar": "COLUMNS",
+        },
+        "--watch": {
+            "action": "store_true",
+            "help": "measure each checkpoint of a run that goes on, until its end",
+        },
+        "--no_plots": {"action": "store_true", "help": "draw nothing, which saves some seconds"},
+        "--batch_size": {"type": int, "help": "examples a batch; does not change the result"},
+    },
+    "baseline": {
+        **_CONFIG,
+        "--workdir": {
+            "help": "a run on the same data, beside which evaluate shows the result",
+            "metavar": "DIR",
+        },
+        "--split": {"default": "valid", "help": "train, valid or test (default: valid)"},
+        "--seconds": {
+            "type": float,
+            "default": 300.0,
+            "help": "that each baseline may take to fit (default: 300)",
+        },
+    },
+    "sanity": {
+        **_CONFIG,
+        "--steps": {"type": int, "default": 200, "help": "of each small training, at most (default: 200)"},
+        "--seconds": {"type": float, "default": 120.0, "help": "after which the rest is cut (default: 120)"},
+    },
+    "compare": {
+        "first": {"help": "a run's directory", "metavar": "RUN_A"},
+        "second": {"help": "another's", "metavar": "RUN_B"},
+        "--split": {"help": "train, valid or test (default: test or else valid, where both were evaluated)"},
+    },
+    "verify-resume": {
+        **_CONFIG,
+        "--workdir": {
+            "help": "for both runs (default: a temporary one, kept if they differ)",
+            "metavar": "DIR",
+        },
+        "--kills": {"type": int, "default": 5, "help": "how often the second run is killed (default: 5)"},
+        "--devices": {"default": "", "help": "A:B devices of the first run and of the restarts (default: all)"},
+    },
+    "reproduce": {
+        "run": {"help": "a run's directory", "metavar": "RUN"},
+        "--workdir": {
+            "help": "of the new run (default: a temporary one, kept if it differs)",
+            "metavar": "DIR",
+        },
+        "--code": {"default": "then", "help": "then or now: whose code runs (default: then)"},
+        "--apply_diff": {
+            "action": "store_true",
+            "help": "apply the changes to the code that stand in RUN, which may be anybody's",
+        },
+    },
+    "autopsy": {"workdir": {"help": "a run that diverged", "metavar": "RUN"}},
+    "doctor": {},
 }
 
 
@@ -47,66 +153,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _options(command: str) -> dict[str, dict[str, Any]]:
     """Return the flags of a command."""
-    config = {"--config": {"required": True, "help": _CONFIG_HELP, "metavar": "FILE"}}
-    workdir = {"required": True, "help": "the run's directory", "metavar": "DIR"}
-    return {
-        "train": {
-            **config,
-            "--workdir": workdir,
-            "--fork-from": {"help": "begin from another run's state: best, latest or a number", "metavar": "RUN@STEP"},
-            "--fallback": {
-                "action": "store_true",
-                "help": "where the latest checkpoint is damaged, go on from the newest that is not",
-            },
-            "--cv": {"type": int, "help": "cross-validate: so many folds of config.data.train", "metavar": "K"},
-            "--cv_by": {"help": "auto, stratified, grouped, time or random (default: auto, as the data's fields say)"},
-            "--cv_field": {"help": "the label, group or time (default: a field of that name)", "metavar": "FIELD"},
-        },
-        "check": {**config, "--workdir": {"help": "where the run would be written", "metavar": "DIR"}},
-        "audit": {
-            **config,
-            "--output": {"default": "audit", "help": "where the report is written (default: audit)", "metavar": "DIR"},
-            "--target": {"help": "the field to predict (default: the objective's)", "metavar": "FIELD"},
-            "--ignore": {"default": "", "help": "fields that are no inputs, with commas between", "metavar": "FIELDS"},
-            "--max_rows": {"type": int, "default": 100_000, "help": "look at so many rows of a larger split"},
-            "--test_labels": {"action": "store_true", "help": "read the test split's targets too"},
-            "--strict": {"action": "store_true", "help": "exit with 1 if there are errors"},
-        },
-        "evaluate": {
-            "--workdir": workdir,
-            "--split": {"default": "test", "help": "train, valid or test (default: test)"},
-            "--step": {"help": "best, latest or numbers with commas, or all (default: best, chosen on valid)"},
-            "--parameters": {
-                "default": "",
-                "help": "raw, ema, optimizer, average; several with commas (default: ema if kept)",
-            },
-            "--by": {"default": "", "help": "measure the parts that a column tells apart, too", "metavar": "COLUMNS"},
-            "--watch": {
-                "action": "store_true",
-                "help": "measure each checkpoint of a run that goes on, until its end",
-            },
-            "--no_plots": {"action": "store_true", "help": "draw nothing, which saves some seconds"},
-            "--batch_size": {"type": int, "help": "examples a batch; does not change the result"},
-        },
-        "baseline": {
-            **config,
-            "--workdir": {"help": "a run on the same data, beside which evaluate shows the result", "metavar": "DIR"},
-            "--split": {"default": "valid", "help": "train, valid or test (default: valid)"},
-            "--seconds": {"type": float, "default": 300.0, "help": "that each baseline may take to fit (default: 300)"},
-        },
-        "sanity": {
-            **config,
-            "--steps": {"type": int, "default": 200, "help": "of each small training, at most (default: 200)"},
-            "--seconds": {"type": float, "default": 120.0, "help": "after which the rest is cut (default: 120)"},
-        },
-        "compare": {
-            "first": {"help": "a run's directory", "metavar": "RUN_A"},
-            "second": {"help": "another's, measured on the same split", "metavar": "RUN_B"},
-            "--split": {"default": "test", "help": "train, valid or test (default: test)"},
-        },
-        "autopsy": {"workdir": {"help": "a run that diverged", "metavar": "RUN"}},
-        "doctor": {},
-    }[command]
+    return {**_ALLOW, **_FLAGS[command]}
 
 
 def split_overrides(given: list[str]) -> tuple[list[str], dict[str, str]]:

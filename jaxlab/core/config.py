@@ -7,11 +7,9 @@ Usage: ``config.optimizer = spec("optax:adamw", learning_rate=1e-3)``, later ``b
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
 import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -21,8 +19,10 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
+from jaxlab.core import limits, trust
+from jaxlab.core.config_file import functions_of
 from jaxlab.core.errors import ConfigError, DataError, JaxlabError, did_you_mean
-from jaxlab.core.factory import import_factory, parameters_of
+from jaxlab.core.factory import import_factory, import_own, parameters_of
 
 FACTORY = "factory"
 SCALARS = (bool, int, float, str)
@@ -42,7 +42,7 @@ def spec(factory: str | Callable[..., Any], /, **keywords: Any) -> ConfigDict:
     """
     names = (getattr(factory, name, "") for name in ("__module__", "__qualname__"))
     path = factory if isinstance(factory, str) else ":".join(names)
-    function = import_factory(path)  # a lambda or an inner function has no path: better now than in `build`
+    function = import_own(path)  # a lambda or an inner function has no path: better now than in `build`
     parameters = parameters_of(function)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -102,6 +102,10 @@ def build(node: Any, /, *, path: str = "config", **context: Any) -> Any:
     except (ConfigError, DataError) as error:
         message = str(error)
         raise type(error)(message if message.startswith("config.") else f"{path}: {message}") from error
+    except (JaxlabError, OSError, MemoryError):
+        raise
+    except Exception as error:  # a value that the factory did not expect, or a fault of its own
+        raise ConfigError(f"{path}: {node[FACTORY]} fails with {type(error).__name__}: {error}") from error
 
 
 def load(source: str | Path) -> ConfigDict:
@@ -110,10 +114,12 @@ def load(source: str | Path) -> ConfigDict:
     Args:
       source: ``file.py`` (its ``get_config()``), ``file.py:preset`` (its public function of that name, without
         parameters), or the ``config.json`` of a run. The file's folder becomes importable, so that a config may
-        name a factory in a file beside it, or in itself.
+        name a factory in a file beside it, or in itself. A run's config is data that anyone may have written: it may
+        name only factories that `jaxlab.core.trust` trusts, or that `jaxlab.allow` has allowed.
 
     Raises:
       ConfigError: no such file or preset, or the file fails.
+      UsageError: a run's config names a package that is not allowed.
     """
     text = str(source)
     named = re.fullmatch(r"(.+\.py):([^/]*)", text)
@@ -123,18 +129,17 @@ def load(source: str | Path) -> ConfigDict:
         siblings = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise ConfigError(f"config file {file!r} does not exist{did_you_mean(file, siblings)}")
     if path.suffix == ".json":
-        try:
-            return from_json(path.read_text())
-        except (ValueError, ConfigError) as error:
-            raise ConfigError(f"{file}: not the config.json of a run: {error}") from error
-    functions = _config_functions(path)
+        config = read(path)
+        trust.check_imports(config, file)
+        return config
+    functions = functions_of(path)
     if preset not in functions:
         raise ConfigError(f"{file}: no preset {preset!r}{did_you_mean(preset, functions)}")
     try:
         config = functions[preset]()
     except JaxlabError as error:
         raise type(error)(f"{text}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{text}: {preset}() fails with {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{text}: {preset}() returned {type(config).__name__}, expected a ConfigDict")
@@ -143,18 +148,24 @@ def load(source: str | Path) -> ConfigDict:
 
 def presets(file: str | Path) -> list[str]:
     """Return the names that ``file.py:NAME`` accepts; ``get_config`` is the default."""
-    return sorted(_config_functions(Path(file)))
+    return sorted(functions_of(Path(file)))
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """Return every plain value by its path: ``optimizer.b1``, ``data.transforms[0].scale``."""
     if isinstance(node, ConfigDict):
         children = {f"{prefix}.{name}" if prefix else name: node[name] for name in node}
-    elif isinstance(node, tuple | list) and any(isinstance(child, ConfigDict) for child in node):
+    elif isinstance(node, tuple | list) and _holds_a_node(node):
         children = {f"{prefix}[{i}]": child for i, child in enumerate(node)}
     else:
         return {prefix: tuple(node) if isinstance(node, list) else node}
     return {path: value for name, child in children.items() for path, value in flatten(child, name).items()}
+
+
+def _holds_a_node(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(map(_holds_a_node, value))
+    return isinstance(value, ConfigDict)
 
 
 def diff(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
@@ -170,40 +181,25 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(_to_plain(config), indent=2) + "\n"
 
 
-def from_json(text: str) -> ConfigDict:
-    """Return the locked config that `to_json` wrote: sequences are tuples, unset optionals of any type."""
-    config = _plain(json.loads(text), "config")
+def from_json(text: bytes | str) -> ConfigDict:
+    """Return the locked config that `to_json` wrote: sequences are tuples, unset optionals of any type.
+
+    Raises:
+      ConfigError, DataError: it is no such text.
+    """
+    config = _plain(limits.parse_json(text, "config"), "config")
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"expected a JSON object, not {text[:40]!r}")
+    trust.distrust(config)
     return config.lock()
 
 
-def _config_functions(path: Path) -> dict[str, Callable[[], Any]]:
-    """Execute a config file under its own name and return its public functions that need no argument."""
-    name, folder = path.stem, str(path.parent.resolve())
-    loaded = sys.modules.get(name)
-    taken = loaded is not None and not hasattr(loaded, "__jaxlab_config__")
-    if taken and Path(getattr(loaded, "__file__", None) or "").resolve() != path.resolve():
-        raise ConfigError(f"{path}: the name {name!r} is taken by an imported module; rename the file")
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    if module_spec is None or module_spec.loader is None:
-        raise ConfigError(f"config file {str(path)!r} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    module.__dict__["__jaxlab_config__"] = True
-    sys.modules[name] = module
+def read(path: Path) -> ConfigDict:
+    """Return the config in a file that `to_json` wrote, or a ConfigError; nothing that it names is imported."""
     try:
-        module_spec.loader.exec_module(module)
-    except JaxlabError as error:
-        raise type(error)(f"{path}: {error}") from error
-    except Exception as error:
-        raise ConfigError(f"{path}: the file fails with {type(error).__name__}: {error}") from error
-    return {
-        n: f
-        for n, f in vars(module).items()
-        if inspect.isfunction(f) and f.__module__ == name and not n.startswith("_") and not parameters_of(f)
-    }
+        return from_json(limits.read_bytes(path, limits.JSON_BYTES))
+    except (ConfigError, DataError) as error:
+        raise ConfigError(f"{path}: not the config.json of a run: {error}") from error
 
 
 def _is_plain(value: Any) -> bool:
@@ -223,6 +219,8 @@ def _plain(value: Any, where: str) -> Any:
         for name in value:
             if not isinstance(name, str):
                 raise ConfigError(f"{where}: the key {name!r} is a {type(name).__name__}; a config's keys are strings")
+            if "." in name:
+                raise ConfigError(f"{where}: the key {name!r} has a dot in it, which separates the names of a path")
         return ConfigDict({n: placeholder(object) if v is None else _plain(v, f"{where}.{n}") for n, v in items})
     if isinstance(value, FieldReference):  # an optional keeps its type, set or not
         reference = placeholder(value.get_type())

@@ -19,7 +19,7 @@ from ml_collections.config_dict import FieldReference, placeholder
 from jaxlab.core import config as configs
 from jaxlab.core.config import FACTORY
 from jaxlab.core.errors import ConfigError, did_you_mean
-from jaxlab.core.factory import import_factory, parameters_of
+from jaxlab.core.factory import import_factory, import_own, parameters_of
 
 _OPERATORS = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -113,9 +113,9 @@ def _child(node: Any, key: str | int, path: str) -> Any:
 
 def _swap_factory(node: ConfigDict, new: str, path: str) -> None:
     where = f"config.{path}"
-    import_factory(new, where)
+    accepted = set(parameters_of(import_own(new, where)))  # the user's own flag names it
+    import_factory(node[FACTORY], where)
     default_old, default_new = configs.spec(node[FACTORY]), configs.spec(new)
-    accepted = set(parameters_of(import_factory(new)))
     shared = [name for name in node if name != FACTORY and name in accepted]
     kept = {n: node[n] for n in shared if n not in default_old or node[n] != default_old[n]}
     replacement = configs.spec(new, **{**{n: default_new[n] for n in default_new if n != FACTORY}, **kept})

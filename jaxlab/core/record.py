@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxlab.core import config as configs
-from jaxlab.core.errors import DataError, UsageError
+from jaxlab.core import limits, paths, trust
+from jaxlab.core.errors import ConfigError, DataError, UsageError
 
 CONFIG = "config.json"
 OVERRIDES = "overrides.json"
@@ -79,26 +79,49 @@ def check_free(workdir: Path) -> None:
 def read_config(workdir: Path) -> ConfigDict:
     """Return the config of the run at `workdir`.
 
+    It is data: nothing that it names is imported. What is to be built comes from `trusted_config`.
+
     Raises:
-      DataError: there is no run.
+      DataError: there is no run, its config is none, or a link in the directory leads out of it.
     """
-    path = workdir / CONFIG
-    if not path.is_file():
+    if not (workdir / CONFIG).is_file():
         raise DataError(f"{workdir} holds no run: there is no {CONFIG} in it")
-    return configs.from_json(path.read_text())
+    paths.check_links(workdir)
+    try:
+        return configs.read(workdir / CONFIG)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
 
 
-def restore_imports(workdir: Path) -> None:
-    """Make the folder of the run's config file importable again, for the plug-ins that stand there."""
+def trusted_config(workdir: Path) -> ConfigDict:
+    """Return the config of the run at `workdir`, of which all that it names may be imported.
+
+    Packages that the user has allowed and that are nowhere else are looked for where the run's config file stood.
+
+    Raises:
+      DataError: as `read_config`.
+      UsageError: it names code of a package that is not allowed; see `jaxlab.core.trust`.
+    """
+    config = read_config(workdir)
     origin = read_json(workdir / OVERRIDES).get("config")
-    folder = str(Path(origin.partition(".py:")[0]).parent) if origin else ""
-    if folder and folder not in sys.path:
-        sys.path.append(folder)
+    folder = str(Path(origin.partition(".py:")[0]).parent) if isinstance(origin, str) else ""
+    packages = trust.check_imports(config, workdir / CONFIG, folder)
+    trust.make_importable(packages, folder, workdir)
+    return config
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, or an empty one where there is no file."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+def read_json(path: Path, limit: int = limits.LIST_BYTES) -> dict[str, Any]:
+    """Return the object in a JSON file of a run, or an empty one where there is no file.
+
+    Raises:
+      DataError: it is no JSON object, has more than `limit` bytes, or is a link that leads out of its folder.
+    """
+    if not path.is_file():
+        return {}
+    value = limits.read_json(paths.inside(path.parent, path.name), limit)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: holds a {type(value).__name__}; expected an object")
+    return value
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -135,20 +158,30 @@ def write_learnt(workdir: Path, learnt: Sequence[Mapping[str, Any] | None]) -> N
 
 def read_learnt(workdir: Path) -> list[Mapping[str, Any] | None] | None:
     """Return what the run's transforms have learnt, by place; None where nothing was written."""
-    return read_json(workdir / LEARNT).get("learnt")
+    found = read_json(workdir / LEARNT).get("learnt")
+    if found is not None and not (isinstance(found, list) and all(isinstance(x, dict | None) for x in found)):
+        raise DataError(f"{workdir / LEARNT}: 'learnt' is no list of objects")
+    return found
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Return the rows of metrics in order; a torn last line (a killed writer) is left out."""
+    """Return the rows of metrics in order; a torn last line (a killed writer) is left out.
+
+    Raises:
+      DataError: a line is no object with a ``step``, or the file is too large.
+    """
     path = workdir / METRICS
     if not path.is_file():
         return []
-    text = path.read_text()
-    complete = text[: text.rfind("\n") + 1]
-    return [
-        {name: float(value) if value in _NOT_FINITE else value for name, value in json.loads(line).items()}
-        for line in complete.splitlines()
-    ]
+    content = limits.read_bytes(paths.inside(workdir, METRICS), limits.LIST_BYTES)
+    return [_row(line, f"{path}: line {i}") for i, line in enumerate(content.split(b"\n")[:-1], 1)]
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    row = limits.parse_json(line, where)
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        raise DataError(f"{where}: expected an object with a whole number 'step'")
+    return {name: float(value) if value in _NOT_FINITE else value for name, value in row.items()}
 
 
 class MetricsLog:

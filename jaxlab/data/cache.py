@@ -20,6 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxlab.core import limits
+from jaxlab.core.errors import DataError
+from jaxlab.core.paths import inside
+
 CACHE = "jaxlab_cache"
 MANIFEST = "manifest.json"
 _CHECK_BYTES = 2**22  # of a file that are in memory at once while it is checked
@@ -121,16 +125,19 @@ def _texts(blob: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def _read(folder: Path) -> Kept | None:
     """Return what is kept in `folder`, or None if there is none or it is damaged."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        sums, names, facts = manifest["checksums"], manifest["arrays"], dict(manifest["facts"])
-        files = {name: np.load(folder / f"{name}.npy", mmap_mode=_mode(folder / f"{name}.npy")) for name in sums}
-        damaged = [name for name, value in files.items() if checksum(value) != sums[name]]
-    except (FileNotFoundError, NotADirectoryError) as error:
+    if not (folder / MANIFEST).is_file():
         if folder.exists():
-            _log.warning("the cache %s lacks %s and is computed anew", folder, error.filename)
+            _log.warning("the cache %s lacks %s and is computed anew", folder, MANIFEST)
         return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    try:
+        manifest = limits.read_json(folder / MANIFEST, limits.LIST_BYTES)
+        sums, names, facts = manifest["checksums"], manifest["arrays"], dict(manifest["facts"])
+        files = {name: _load(inside(folder, f"{name}.npy")) for name in sums}
+        damaged = [name for name, value in files.items() if checksum(value) != sums[name]]
+    except FileNotFoundError as error:
+        _log.warning("the cache %s lacks %s and is computed anew", folder, error.filename)
+        return None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, DataError) as error:
         _log.warning("the cache %s is damaged (%s) and is computed anew", folder, error)
         return None
     if damaged:
@@ -139,9 +146,12 @@ def _read(folder: Path) -> Kept | None:
     return {n: files[n] if n in files else _texts(*(files[n + end] for end in _TEXTS)) for n in names}, facts
 
 
-def _mode(path: Path) -> str | None:
-    """Return the mode in which to open an array: files of no rows cannot be mapped, and small ones need not be."""
-    return "r" if path.stat().st_size > 2**12 else None
+def _load(path: Path) -> np.ndarray:
+    """Return the array in a file, mapped: but files of no rows cannot be, and small ones need not be."""
+    array = np.load(path, mmap_mode="r" if path.stat().st_size > 2**12 else None, allow_pickle=False)
+    if not isinstance(array, np.ndarray):  # an archive of several is opened as well
+        raise ValueError(f"{path} holds a {type(array).__name__}")
+    return array
 
 
 def _write(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:

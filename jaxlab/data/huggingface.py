@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxlab.core import limits
 from jaxlab.core.errors import ConfigError, DataError, did_you_mean
+from jaxlab.core.paths import inside
 from jaxlab.core.types import DataSpec
 from jaxlab.data.huggingface_columns import Column, check_values, column_of, pictures_of, values_of
 from jaxlab.data.picture import check_options
@@ -123,22 +124,34 @@ def _folder(path: Path, split: str | None) -> Path:
         if split is not None:
             raise DataError(f"{path} holds a single data set, so it has no split {split!r}; leave split out")
         return path
-    splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+    listed = limits.read_json(path / "dataset_dict.json")
+    splits = listed.get("splits") if isinstance(listed, dict) else None
+    if not isinstance(splits, list) or not all(isinstance(name, str) for name in splits):
+        raise DataError(f"{path / 'dataset_dict.json'}: has no 'splits', a list of names")
     if split is None and len(splits) == 1:
-        return path / splits[0]
+        return inside(path, splits[0])
     if split not in splits:
         raise DataError(f"{path} has no split {split!r}{did_you_mean(str(split), splits)}")
-    return path / str(split)
+    return inside(path, str(split))
 
 
 def _opened(folder: Path) -> Any:
     library = _datasets()
+    if not _data_files(folder):
+        raise DataError(f"{folder} holds no rows")
+    limits.read_json(folder / "dataset_info.json")
     try:
-        if not json.loads((folder / "state.json").read_text())["_data_files"]:
-            raise DataError(f"{folder} holds no rows")
         return library.load_from_disk(str(folder), keep_in_memory=False)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except Exception as error:  # of the library, of Arrow, or a name of a feature that there is not
         raise DataError(f"{folder} cannot be opened: {error}; save the data set again") from error
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """Return the files of a saved data set, which lie in its folder."""
+    try:
+        return [inside(folder, entry["filename"]) for entry in limits.read_json(folder / "state.json")["_data_files"]]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder / 'state.json'}: has no '_data_files', each with a 'filename'") from error
 
 
 def _served(dataset: Any, folder: Path, columns: tuple[str, ...], label: str | None) -> dict[str, str]:
@@ -161,8 +174,7 @@ def _served(dataset: Any, folder: Path, columns: tuple[str, ...], label: str | N
 def _fingerprint(folder: Path, facts: str) -> str:
     """Hash what is quick to read of files of any size and is the same on every machine, so no times."""
     digest = hashlib.sha256(facts.encode())
-    for name in json.loads((folder / "state.json").read_text())["_data_files"]:
-        path = folder / name["filename"]
+    for path in _data_files(folder):
         with path.open("rb") as file:
             digest.update(f"{path.name} {path.stat().st_size}".encode() + file.read(2**16))
     return f"files:{digest.hexdigest()}"

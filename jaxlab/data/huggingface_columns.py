@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxlab.core import limits
 from jaxlab.core.errors import DataError
 from jaxlab.data.arrays import DEVICE_DTYPES
 from jaxlab.data.picture import decode
@@ -99,7 +100,7 @@ def pictures_of(values: pa.ChunkedArray, rows: list[int], name: str, column: Col
     pictures: list[np.ndarray] = []
     for row, value in zip(rows, values.to_pylist(), strict=True):
         try:
-            content = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+            content = value["bytes"] if value["bytes"] is not None else limits.read_bytes(Path(value["path"]))
             picture = decode(content, column.shape[:2] if column.resize else None, column.shape[-1])
         except (ImportError, MemoryError):
             raise

@@ -108,7 +108,7 @@ def _mapped(file: Path) -> np.ndarray:
     """Return the file's array [N, ...] as a plain ndarray over the mapped bytes."""
     try:
         array = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, OverflowError, TypeError) as error:
         raise DataError(f"{file}: not a readable .npy file of numbers: {error}") from error
     if array.dtype.kind not in "biuf" or not array.dtype.isnative or not array.ndim:
         raise DataError(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlab.core import limits
 from jaxlab.core.errors import DataError, did_you_mean
 
 
@@ -54,12 +55,7 @@ def load(path: str, base_fingerprint: str, size: int, split: str | None = None) 
 
 
 def _object(path: str) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:  # of JSON, and of text that is not UTF-8
-        raise DataError(f"{path}: not JSON: {error}") from error
+    content = limits.read_json(Path(path), limits.LIST_BYTES)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected an object")
     return content

@@ -7,17 +7,16 @@ Usage: ``table, fingerprint = read_table("data/shirts.csv", ("", "NA"))``.
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import io
 import json
 import logging
 import re
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxlab.core import limits
 from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -45,10 +44,7 @@ def read_table(path: str, missing_values: tuple[str, ...] = ("",)) -> tuple[pa.T
     if suffix is None:
         raise ConfigError(f"path={path!r}: expected a name that ends in {', '.join(SUFFIXES)}")
     raw = _bytes_of(file)
-    try:
-        data = gzip.decompress(raw) if suffix.endswith(".gz") else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file}: not a whole gzip file: {error}") from error
+    data = limits.gunzip(raw, file) if suffix.endswith(".gz") else raw
     if suffix == ".parquet":
         table = _parquet(file, data)
     else:
@@ -63,16 +59,13 @@ def read_table(path: str, missing_values: tuple[str, ...] = ("",)) -> tuple[pa.T
 
 
 def _bytes_of(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError as error:
+    if "\0" not in str(file) and not file.exists():
         if not file.parent.is_dir():
-            raise DataError(f"{file}: no such file, and no folder {file.parent}") from error
+            raise DataError(f"{file}: no such file, and no folder {file.parent}")
         names = [path.name for path in file.parent.iterdir() if path.is_file()]
         near = did_you_mean(file.name, names) if "did you mean" in did_you_mean(file.name, names) else ""
-        raise DataError(f"{file}: no such file{near}") from error
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{file}: no such file{near}")
+    return limits.read_bytes(file)
 
 
 def _check_utf8(file: Path, data: bytes) -> None:
@@ -186,8 +179,10 @@ def _parquet(file: Path, data: bytes) -> pa.Table:
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(pa.BufferReader(data)).read()
+        opened = parquet.ParquetFile(pa.BufferReader(data))
+        limits.check_parquet(opened, file)
+        table = opened.read()
         table.validate(full=True)  # texts that are not UTF-8 among them
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file: {error}") from error
+        raise DataError(f"{file}: not a readable Parquet file: {' '.join(str(error).split())}") from error
     return table.select([i for i, name in enumerate(table.column_names) if not _PANDAS_INDEX.fullmatch(name)])

@@ -8,15 +8,14 @@ Usage: ``spec("jaxlab.data.text_source:lines", path="reviews/*.txt")``.
 from __future__ import annotations
 
 import glob
-import gzip
 import hashlib
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxlab.core import limits
 from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 from jaxlab.data.column_source import ColumnSource
 
@@ -158,12 +157,9 @@ def _nearest(path: Path) -> str:
 
 def _decoded(file: Path) -> tuple[str, str]:
     """Return a file's text and the hash of its unpacked bytes."""
-    try:
-        content = file.read_bytes()
-        if content.startswith(_GZIP):
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file}: cannot be read: {error}") from error
+    content = limits.read_bytes(file)
+    if content.startswith(_GZIP):
+        content = limits.gunzip(content, file)
     return text_of(content, str(file)).removeprefix("\ufeff"), hashlib.sha256(content).hexdigest()
 
 

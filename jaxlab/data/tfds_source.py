@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jaxlab.core import limits
 from jaxlab.core.errors import ConfigError, DataError, did_you_mean
 from jaxlab.core.types import DataSpec, Source
 from jaxlab.data import builders
@@ -143,11 +144,28 @@ def _prepared_folder(name: str, root: Path) -> Path:
         options = ", ".join(sorted(path.relative_to(root).as_posix() for path in configs))
         raise DataError(f"{name} has several configs in {root}; name one of {options}")
     if found:
-        return max(found, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
+        newest = max(found, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
+        _check_features(newest)
+        return newest
     if name in builders.names():
         raise DataError(f"{name} is not prepared: nothing in {root / name}; run: {command}")
     known = {*builders.names(), *(path.parts[len(root.parts)] for path in root.glob("*/*/dataset_info.json"))}
     raise DataError(f"no data set {name!r} in {root}, and no recipe for one{did_you_mean(name, known)}")
+
+
+def _check_features(folder: Path) -> None:
+    """Raise DataError where a data set's features name classes of other packages: TFDS would import them."""
+    waiting = [limits.read_json(folder / "features.json")]
+    while waiting:
+        found = waiting.pop()
+        named = [found[key] for key in ("pythonClassName", "type") if key in found] if isinstance(found, dict) else []
+        for name in named:
+            if isinstance(name, str) and "." in name and not name.startswith("tensorflow_datasets."):
+                raise DataError(
+                    f"{folder}: a feature is the class {name!r}, whose package opening would import; where you trust "
+                    "it, name the data set by its builder, 'module:Builder'"
+                )
+        waiting += list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else []
 
 
 def _categories(name: str, features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

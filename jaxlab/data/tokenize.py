@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlab.core import limits
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import Fittable, Randomness, Source, Transform
 from jaxlab.data.text_fields import as_texts, padded, text_column, texts_of
@@ -135,8 +136,8 @@ def train_tokenizer(
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """Return the tokenizer that `train_tokenizer` wrote to `path`; a DataError if there is none."""
     try:
-        return from_json(json.loads(Path(path).read_text()))
-    except (OSError, ValueError, DataError) as error:
+        return from_json(limits.read_json(Path(path), limits.LIST_BYTES))
+    except (ConfigError, DataError) as error:
         raise DataError(f"{path} holds no tokenizer: {error}; `train_tokenizer` writes one") from error
 
 

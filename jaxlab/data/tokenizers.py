@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlab.core.errors import ConfigError, DataError, did_you_mean
+from jaxlab.core.errors import ConfigError, DataError, JaxlabError, did_you_mean
 
 SPECIALS = ("pad", "bos", "eos", "unk", "mask")
 SUBWORDS = ("bpe", "wordpiece", "unigram")
@@ -165,14 +165,19 @@ def from_json(learnt: Mapping[str, Any]) -> Tokenizer:
     """Return the tokenizer whose `to_json` is `learnt`; a DataError if it is none."""
     try:
         kind, specials = learnt["kind"], learnt["specials"]
+        if not isinstance(kind, str) or not isinstance(specials, list | tuple):
+            raise TypeError("its kind is to be a text, its specials a list of texts")
         if kind == "byte":
             return ByteTokenizer(specials)
         if kind == "character":
             return CharacterTokenizer(specials, learnt["code_points"])
         if kind in SUBWORDS:
             return SubwordTokenizer(specials, kind, learnt["pieces"], learnt["numbers"])
-    except (KeyError, TypeError) as error:
-        raise DataError(f"this is no tokenizer's JSON: {type(error).__name__}: {error}") from error
+    except JaxlabError:
+        raise
+    except Exception as error:  # the library's own is a bare Exception, of several lines
+        said = " ".join(str(error).split())
+        raise DataError(f"this is no tokenizer's JSON: {type(error).__name__}: {said}") from error
     raise DataError(f"a tokenizer's JSON has the kind {kind!r}{did_you_mean(kind, KINDS)}")
 
 

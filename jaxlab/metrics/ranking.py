@@ -3,8 +3,8 @@
 Every item of the catalogue is ranked, never a sample of negatives, whose numbers may order models wrongly (Krichene &
 Rendle 2020, "On Sampled Metrics for Item Recommendation", KDD). What is to be found is the item of a row's last place
 that has something to predict: one a user. Each metric reads ``logits`` [B, T, V] or [B, V], a score of every item, and
-``target`` [B, T] or [B] of `jaxlab.objectives.language` or `jaxlab.objectives.classify`. Only ranks are kept, so that
-no store has to hold all scores.
+``target`` [B, T] or [B] of `jaxlab.objectives.language` or `jaxlab.objectives.classify`. Objectives that score pairs
+have no ``logits``: `jaxlab.metrics.ranked` reads the ranks that `jaxlab.models.catalogue` finds for them.
 
 Items that score the same as the target, or nan, stand before it: a model that tells nothing apart finds nothing.
 Shape letters: B batch, T places, V items.
@@ -34,7 +34,7 @@ def hit_rate(k: int = 10, seen: str = "", seen_mask: str = "") -> Metric:
     Raises:
       ConfigError: `k` is below 1, or a `seen_mask` without `seen`.
     """
-    _check_k("hit_rate", k)
+    check_k("hit_rate", k)
     return _of_ranks("hit_rate", lambda rank_B: (rank_B <= k).astype(jnp.float32), seen, seen_mask)
 
 
@@ -46,7 +46,7 @@ def recall(k: int = 10, seen: str = "", seen_mask: str = "") -> Metric:
     Raises:
       ConfigError: `k` is below 1, or a `seen_mask` without `seen`.
     """
-    _check_k("recall", k)
+    check_k("recall", k)
     return _of_ranks("recall", lambda rank_B: (rank_B <= k).astype(jnp.float32), seen, seen_mask)
 
 
@@ -59,7 +59,7 @@ def ndcg(k: int = 10, seen: str = "", seen_mask: str = "") -> Metric:
     Raises:
       ConfigError: `k` is below 1, or a `seen_mask` without `seen`.
     """
-    _check_k("ndcg", k)
+    check_k("ndcg", k)
     return _of_ranks("ndcg", lambda rank_B: jnp.where(rank_B <= k, 1 / jnp.log2(1.0 + rank_B), 0.0), seen, seen_mask)
 
 
@@ -72,7 +72,8 @@ def mrr(seen: str = "", seen_mask: str = "") -> Metric:
     return _of_ranks("mrr", lambda rank_B: 1.0 / rank_B, seen, seen_mask)
 
 
-def _check_k(name: str, k: int) -> None:
+def check_k(name: str, k: int) -> None:
+    """Raise ConfigError for a list of nothing."""
     if k < 1:
         raise ConfigError(f"config.metrics: {name} with k={k}; expected at least 1")
 

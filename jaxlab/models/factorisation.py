@@ -46,7 +46,8 @@ class Factorisation(nn.Module):
 
     def scores(self, user_B: jax.Array) -> dict[str, jax.Array]:
         """Return ``scores`` [B, I] of all items."""
-        return {"scores": self._score(user_B, jnp.broadcast_to(jnp.arange(self.items), (len(user_B), self.items)))}
+        product_BI = self.item_factors.attend(self.user_factors(user_B))
+        return {"scores": self.offset + self.user_bias(user_B) + self.item_bias.embedding[:, 0] + product_BI}
 
     def _score(self, user_B: jax.Array, item_BN: jax.Array) -> jax.Array:
         product_BN = jnp.einsum("BD,BND->BN", self.user_factors(user_B), self.item_factors(item_BN))

@@ -2,7 +2,7 @@
 "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", RecSys, section 4; Huang et al. 2013).
 
 Each tower embeds its ids, sets its numbers beside them and passes all through dense layers.
-Shape letters: B batch, D width.
+Shape letters: B batch, I items, D width.
 Usage: ``spec("jaxlab.models.two_tower:make", sizes=(("user", 943), ("item", 1682)))`` with ``inputs=("user", "item")``.
 """
 
@@ -71,6 +71,22 @@ class TwoTower(nn.Module):
     def candidates(self, *fields: jax.Array, train: bool) -> dict[str, jax.Array]:
         """Return ``candidate`` [B, D] of the candidate's fields alone, such as those of the whole catalogue."""
         return {"candidate": self.candidate_tower(fields, train)}
+
+    def scores(self, *fields: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Return ``scores`` [B, I] of all items for the query's fields, where an item's id is its one field.
+
+        Raises:
+          ConfigError: the candidate has other fields, which ids alone do not tell.
+        """
+        columns = self.candidate_tower.columns
+        if columns.numeric or len(columns.categories) != 1:
+            names = ", ".join((*columns.categories, *columns.numeric))
+            raise ConfigError(
+                f"config.model.candidate: {names}: all items can be scored only where their id is their one field; "
+                "give `candidates` the others in a function of your own"
+            )
+        item_ID = self.candidate_tower((jnp.arange(columns.codes[0]),), train)
+        return {"scores": jnp.einsum("BD,ID->BI", self.query_tower(fields, train), item_ID)}
 
 
 def make(

@@ -45,6 +45,7 @@ from jaxlab.data.order import Weights
 from jaxlab.data.pipeline import Batches, transformed_spec
 from jaxlab.optim import evaluation
 from jaxlab.run.batching import make_buckets, precomputed, row_weights
+from jaxlab.run.fields import explained
 from jaxlab.run.metrics import check_reads, make_metrics
 from jaxlab.run.optimizer import make_optimizer
 from jaxlab.run.sources import SPLITS, check_sources, check_transformed, open_sources
@@ -136,10 +137,11 @@ class Experiment(NamedTuple):
 
     def abstract_step(self) -> tuple[TrainState, Statistics]:
         """Return the shapes of a step's results: a whole step is checked without data or devices."""
-        state, batch = jax.eval_shape(self.init), self.abstract_batch()
-        shapes = jax.eval_shape(self.train_step(None), state, batch)
-        if self.tables or self.generate is not None:
-            check_reads(self.tables, self.abstract_results(state), {**self.fields, **batch})
+        with explained("a step of config.model, config.objective and config.optimizer"):
+            state, batch = jax.eval_shape(self.init), self.abstract_batch()
+            shapes = jax.eval_shape(self.train_step(None), state, batch)
+            if self.tables or self.generate is not None:
+                check_reads(self.tables, self.abstract_results(state), {**self.fields, **batch})
         return shapes
 
     def abstract_results(self, state: TrainState) -> Outputs:

@@ -43,11 +43,10 @@ def autopsy(workdir: str | os.PathLike[str]) -> dict[str, Any]:
       CorruptError: the kept state is not what was saved.
     """
     folder = Path(workdir).expanduser().resolve()
-    config = record.read_config(folder)
+    config = record.trusted_config(folder)
     incident = record.read_json(folder / record.AUTOPSY / INCIDENT)
     if not incident:
         raise DataError(f"{folder} has nothing to look at: no step of this run was found not to be finite")
-    record.restore_imports(folder)
     batch = _read_batch(folder / record.AUTOPSY / BATCH)
     experiment = assemble(config, learnt=record.read_learnt(folder))
     state = _read_state(folder / record.AUTOPSY / record.CHECKPOINTS, experiment, incident["step"])

@@ -113,7 +113,7 @@ def _known_rule(folder: Path, config: ConfigDict, folds: int, by: str, field: st
         if any(not found.name.startswith(left) for found in files):
             raise UsageError(f"--workdir={folder} is not empty and holds no cross-validation; choose another")
         return None
-    there = configs.from_json(path.read_text())
+    there = configs.read(path)
     given = Rule(folds, by, field or splits.FIELDS[by]) if by != AUTO else Rule(folds, there.by, there.field)
     differences = configs.diff(there, _settings(config, given))
     if differences:

@@ -1,45 +1,60 @@
-"""What a run ran on: versions, code, devices, threads and data, for ``environment.json`` and ``doctor``."""
+"""What a run ran on: versions, code, devices, threads and data, for ``environment.json`` and ``doctor``.
+
+The receipt is enough for ``jaxlab reproduce``, so long as its code and data can still be had.
+Usage: ``record.write_json(workdir / record.ENVIRONMENT, describe(sources))``.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxlab.core.types import Source
+from jaxlab.run.code import git_state
+from jaxlab.run.fingerprints import data_fingerprint, own_modules, package_folder, package_hash
 
 PACKAGES = ("jaxlab", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "ml-collections", "numpy",
-            "tensorflow-datasets", "scikit-learn", "pandas", "pyarrow", "sacrebleu")  # fmt: skip
-_LONGEST_DIFF = 200_000
+            "scipy", "tensorflow-datasets", "scikit-learn", "pandas", "pillow", "pyarrow", "tokenizers",
+            "sacrebleu")  # fmt: skip
+SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable")
+_VARIABLES = ("JAX_", "XLA_", "NPROC", "OMP_NUM_THREADS", "CUBLAS_", "NCCL_", "NVIDIA_TF32_")  # how names begin
 _MOST_FACTS = 1000  # of one kind, such as class names
 
 
 def describe(sources: Mapping[str, Source]) -> dict[str, Any]:
-    """Return the receipt of a run's surroundings; XLA's bits on the CPU follow ``threads`` and ``devices``."""
+    """Return the receipt of a run's surroundings; XLA's bits on the CPU follow ``threads``, ``cpu`` and ``devices``."""
     return {
         "command": sys.argv,
+        "cwd": str(Path.cwd()),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cpu": cpu(),
         "packages": versions(),
         "git": git_state(),
+        "jaxlab": {"folder": str(package_folder()), "sha256": package_hash()},
+        "modules": own_modules(),
         "devices": devices(),
-        "threads": {"cpus": available_cpus(), "NPROC": os.environ.get("NPROC")},
+        "threads": threads(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "settings": {name: _plain(jax.config.values[name]) for name in SETTINGS if name in jax.config.values},
+        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
         "data": {split: describe_source(source) for split, source in sources.items()},
     }
 
 
 def describe_source(source: Source) -> dict[str, Any]:
-    """Return a source's size, fields and facts."""
+    """Return a source's size, fields, facts and what tells its rows from others."""
     data = source.spec
     fields = {name: f"{x.dtype}{list(x.shape)}" for name, x in data.example.items()}
-    return {"size": data.size, "fields": fields, "meta": {name: _plain(value) for name, value in data.meta.items()}}
+    facts = {name: _plain(value) for name, value in data.meta.items()}
+    return {"size": data.size, "fields": fields, "meta": facts, "rows": data_fingerprint(source)}
 
 
 def versions() -> dict[str, str]:
@@ -64,31 +79,24 @@ def devices() -> dict[str, Any]:
     }
 
 
+def threads() -> dict[str, Any]:
+    """Return the processors that this process may use, what ``NPROC`` asks for, and so the threads of XLA's pool."""
+    cpus, asked = available_cpus(), os.environ.get("NPROC")
+    return {"cpus": cpus, "NPROC": asked, "pool": int(asked) if asked and asked.isdigit() else cpus}
+
+
 def available_cpus() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def git_state() -> dict[str, Any]:
-    """Return the commit of the working directory's repository and what differs from it; empty outside of one."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    diff = _git("diff", "HEAD") or ""
-    return {
-        "commit": commit.strip(),
-        "dirty": bool(diff),
-        "diff": diff[:_LONGEST_DIFF],
-        "cut": len(diff) > _LONGEST_DIFF,
-    }
-
-
-def _git(*arguments: str) -> str | None:
+def cpu() -> str:
+    """Return the processor's name, as XLA makes other code for other ones."""
     try:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout if result.returncode == 0 else None
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _plain(value: Any) -> Any:

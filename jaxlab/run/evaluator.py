@@ -16,12 +16,12 @@ import jax.numpy as jnp
 
 from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, UsageError, did_you_mean
-from jaxlab.core.types import HostBatch, PyTree, Statistics, Table, TrainState
+from jaxlab.core.types import Batch, EvalStep, HostBatch, Outputs, PyTree, Statistics, Table, TrainState
 from jaxlab.data.feeding import prefetch
 from jaxlab.data.table_columns import read
 from jaxlab.optim import evaluation
 from jaxlab.run.assemble import SPLITS, Experiment, assemble, strategy_of
-from jaxlab.run.metrics import fields_read
+from jaxlab.run.metrics import fields_read, result_is_read
 from jaxlab.run.restore import restore
 from jaxlab.run.units import GROUP, START, TIME
 from jaxlab.train.checkpoint import Checkpoints
@@ -107,22 +107,45 @@ def open_evaluator(folder: Path, splits: tuple[str, ...], batch_size: int | None
 
     Raises:
       DataError: no run, or no data.
+      UsageError: its config names code of a package that is not allowed.
       ConfigError: the config has no such split, or a metric reads what neither results nor data have.
     """
-    config = record.read_config(folder)
-    record.restore_imports(folder)
+    config = record.trusted_config(folder)
     available = [name for name in SPLITS if name in config.data]
     for split in splits:
         if split not in available:
             raise ConfigError(f"--split={split}: config.data has no such split{did_you_mean(split, available)}")
     experiment = assemble(config, splits, record.read_learnt(folder))
     strategy = strategy_of(config, config.train.batch_size if batch_size is None else batch_size)
-    step = experiment.eval_step(strategy.batch_axis, generate=True)
     shapes = experiment.abstract_step()
+    step = _without(experiment.eval_step(strategy.batch_axis, generate=True), unread_results(experiment, shapes[0]))
     fields = stored_fields(experiment, shapes[0])
     return Evaluator(
         folder, experiment, strategy, batch_size, strategy.compile(measure(step), donate=False), shapes, fields
     )
+
+
+def unread_results(experiment: Experiment, state: TrainState) -> frozenset[str]:
+    """Return the results that are not stored: the logits of tokens [B, T, V], which are large, if no metric reads them.
+
+    Their loss and the likeliest token are results of their own, and pictures read no such logits.
+    """
+    outputs = experiment.abstract_results(state)
+    if "token_loss" not in outputs or "logits" not in outputs:
+        return frozenset()
+    batch = experiment.abstract_batch()
+    read = result_is_read("logits", experiment.metrics, experiment.tables, outputs, batch)
+    return frozenset() if read else frozenset(["logits"])
+
+
+def _without(step: EvalStep, names: frozenset[str]) -> EvalStep:
+    """Return the step without some of its results."""
+
+    def fewer(state: TrainState, batch: Batch) -> tuple[Statistics, Outputs]:
+        statistics, outputs = step(state, batch)
+        return statistics, {name: value for name, value in outputs.items() if name not in names}
+
+    return fewer
 
 
 def stored_fields(experiment: Experiment, state: TrainState) -> frozenset[str]:

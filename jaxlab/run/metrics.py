@@ -95,3 +95,21 @@ def fields_read(metrics: Mapping[str, Metric], outputs: Outputs, batch: Batch) -
 
         jax.eval_shape(trace, dict(outputs), dict(batch))
     return read - {"mask"}
+
+
+def result_is_read(
+    name: str, metrics: Mapping[str, Metric], tables: Mapping[str, TableMetric], outputs: Outputs, batch: Batch
+) -> bool:
+    """Return whether a metric needs the result `name`; of `outputs` and `batch` shapes are enough."""
+    others = {other: x for other, x in outputs.items() if other != name}
+    return any(name in metric.reads for metric in tables.values()) or any(
+        _fails(metric, others, batch) for metric in metrics.values()
+    )
+
+
+def _fails(metric: Metric, outputs: Outputs, batch: Batch) -> bool:
+    try:
+        jax.eval_shape(metric.update, dict(outputs), dict(batch))
+    except (KeyError, ConfigError):
+        return True
+    return False

@@ -5,12 +5,14 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from jaxlab.core.errors import ConfigError, did_you_mean
+from jaxlab.run.fields import check_fields
 
 POLICIES = ("abort", "skip", "rollback")
 
 
 def check_values(config: ConfigDict) -> None:
     """Raise ConfigError for a value that no run can use, before any device work."""
+    check_fields(config)
     for name in (
         "steps",
         "batch_size",

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxlab.core import record
+from jaxlab.core import limits, record
+from jaxlab.core.errors import DataError
+from jaxlab.core.paths import inside
 
 NAME = "manifest.json"
 ITEM = "default"  # the folder of the arrays within a step's: where Orbax's own manager looks for them
@@ -63,12 +65,12 @@ def write(folder: Path, manifest: Manifest) -> None:
 def read(folder: Path) -> Manifest | None:
     """Return the manifest of a step's folder; None where there is none, or it is not what was written."""
     try:
-        found: dict[str, Any] = json.loads((folder / NAME).read_text())
+        found: dict[str, Any] = limits.read_json(folder / NAME, limits.LIST_BYTES)
         if found.pop("sha256") != _digest(found):
             return None
         measured = {name: float(value) for name, value in found["metrics"].items()}  # nan and inf are written as names
         return Manifest(int(found["step"]), measured, found["leaves"], found["files"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -77,9 +79,13 @@ def _digest(contents: Any) -> str:
 
 
 def damage(folder: Path, manifest: Manifest) -> Damage | None:
-    """Return the first file that is missing or differs from what was saved; reads every byte."""
+    """Return the first file that is missing or differs from what was saved; reads every byte.
+
+    Raises:
+      DataError: a file's name leads out of `folder`.
+    """
     for name, (size, digest) in manifest.files.items():
-        path = folder / name
+        path = inside(folder, name)
         try:
             with path.open("rb") as file:
                 found, now = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()

@@ -122,10 +122,7 @@ def make_train_step(
         average = None if ema is None else jax.tree.map(lambda p, a: a + (1.0 - ema) * (p - a), params, state.ema)
         if grad_norm:
             statistics = {**statistics, "grad_norm": {"sum": optax.tree.norm(gradient), "weight": jnp.ones(())}}
-        after = TrainState(
-            step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=average,
-            skipped=state.skipped,
-        )  # fmt: skip
+        after = TrainState(state.step + 1, params, model_state, opt_state, average, state.skipped)
         if skip is None:
             return after, statistics
         return left_out(is_finite(value, gradient, updates), state, after, statistics, skip)

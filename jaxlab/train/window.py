@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxlab.core.tree import pack, packed_shape
 from jaxlab.core.types import PyTree, Statistics, TrainState, TrainStep
@@ -32,7 +31,7 @@ AdvanceTo = Callable[[TrainState, Window, PyTree, PyTree], tuple[TrainState, Win
 
 def window_shapes(statistics: Statistics) -> Window:
     """Return the shapes of a window over a step's `statistics`, which may be shapes themselves."""
-    return Window(packed_shape(statistics), jax.ShapeDtypeStruct((), np.uint32))
+    return jax.eval_shape(lambda: Window(jnp.zeros(packed_shape(statistics).shape), jnp.zeros((), jnp.uint32)))
 
 
 def open_window(statistics: Statistics) -> Window:

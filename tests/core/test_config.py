@@ -85,8 +85,10 @@ def test_spec_refuses_an_unknown_keyword_and_names_the_nearest():
         ("no_such_module:x", "no_such_module"),
         ("optax", "module:attribute"),
         ("", "module:attribute"),
-        (":x", "''"),
-        (".a:b", "relative import"),
+        (":x", "module:attribute"),
+        (".a:b", "module:attribute"),
+        ("my-module:make", "module:attribute"),
+        ("optax:adamw ", "module:attribute"),
         ("math:pi", "float, not a callable"),
     ],
 )

@@ -26,6 +26,7 @@ from jaxlab.core.config import spec
 from jaxlab.core.errors import ConfigError, DataError, UsageError
 from jaxlab.run.assemble import assemble
 from jaxlab.run.baseline import FILE, baseline, beside, print_baseline
+from jaxlab.run.check import check
 from jaxlab.run.ladder import climb, constants, estimators, series, tokens
 from jaxlab.run.ladder.problem import UnfittedError, time_limit
 from jaxlab.run.ladder.rows import Reader
@@ -41,6 +42,7 @@ ALL = {
     "texts": (tasks.texts, ["majority", "TF-IDF and logistic regression"]),
     "tokens": (tasks.tokens, ["popularity", "n-gram"]),
     "translation": (tasks.translation, ["popularity", "n-gram"]),
+    "recommended": (tasks.recommended, ["popularity"]),
 }
 
 
@@ -321,6 +323,34 @@ def test_the_history_is_the_input_that_holds_the_token_before_and_hidden_tokens_
     hidden = dataclasses.replace(problem.train, inputs={"tokens": np.zeros_like(problem.train.inputs["tokens"])})
     assert tokens.find_history(hidden) is None
     assert list(tokens.rungs(problem._replace(train=hidden))) == ["popularity"]
+
+
+# recommenders
+
+
+def test_popularity_is_ranked_by_counting_without_what_the_user_had(fitted):
+    train, test = (tasks.likes(split)._arrays for split in ("train", "test"))
+    count_V = np.bincount(train["item"], minlength=12)
+    had = {user: set(train["item"][train["user"] == user].tolist()) for user in range(40)}
+    ranks = [
+        1 + sum(count_V[v] >= count_V[item] for v in range(12) if v != item and v not in had[user])
+        for user, item in zip(test["user"].tolist(), test["item"].tolist(), strict=True)
+    ]
+    found = baseline(tasks.recommended(), split="test")
+    metrics = found["rungs"]["popularity"]["metrics"]
+    assert metrics["test/hit_rate_3"] == pytest.approx(np.mean(np.array(ranks) <= 3))
+    assert metrics["test/mrr"] == pytest.approx(np.mean(1 / np.array(ranks)))
+    assert found["better"] == {"test/hit_rate_3": "higher", "test/mrr": "higher"}
+    reader, problem = fitted("recommended")
+    assert rungs_of(problem)["popularity"]().predict(reader.read("test"))["rank"].tolist() == ranks
+
+
+def test_a_ranking_by_a_model_without_scores_of_all_items_is_an_error_before_training():
+    config = tasks.recommended()
+    config.model = ConfigDict({"factory": "small_tasks:Linear", "output": "score", "shape": ()})
+    config.objective = spec("jaxlab.objectives.regress:make", inputs=("user",), target="item", output="score")
+    with pytest.raises(ConfigError, match=r"config\.generate: config\.model is a small_tasks\.Linear.*method `scores`"):
+        check(config)
 
 
 # the command

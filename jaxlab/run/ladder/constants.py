@@ -9,7 +9,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxlab.run.ladder.problem import CLASSES, LABELS, NUMBERS, TOKENS, Fit, Fitted, Problem, classified, labelled
+from jaxlab.run.ladder.problem import (
+    CLASSES,
+    LABELS,
+    NUMBERS,
+    RANKS,
+    TOKENS,
+    Fit,
+    Fitted,
+    Problem,
+    classified,
+    labelled,
+)
 from jaxlab.run.ladder.rows import Rows
 
 
@@ -20,6 +31,7 @@ def rungs(problem: Problem) -> Mapping[str, Fit]:
         LABELS: {"majority": lambda: _rates(problem)},
         NUMBERS: {"mean": lambda: _mean(problem)},
         TOKENS: {},
+        RANKS: {},
     }
     return found[problem.kind]
 

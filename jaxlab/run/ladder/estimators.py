@@ -31,6 +31,7 @@ from jaxlab.run.ladder.problem import (
     CLASSES,
     LABELS,
     NUMBERS,
+    RANKS,
     TOKENS,
     Columns,
     Fit,
@@ -62,7 +63,7 @@ Inputs = Callable[[Rows], Any]
 
 def rungs(problem: Problem) -> Mapping[str, Fit]:
     """Return the rungs for texts where the model reads tokens of some, else those for numbers."""
-    if problem.kind == TOKENS:
+    if problem.kind in (TOKENS, RANKS):
         return {}
     linear = "ridge regression" if problem.kind == NUMBERS else "logistic regression"
     if problem.train.texts:

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlab.core.types import DataSpec, Outputs
+from jaxlab.core.types import DataSpec, Generate, Outputs
 from jaxlab.run.ladder.rows import Rows
 
-CLASSES, LABELS, NUMBERS, TOKENS = "classes", "labels", "numbers", "tokens"
+CLASSES, LABELS, NUMBERS, TOKENS, RANKS = "classes", "labels", "numbers", "tokens", "ranks"
 _SMALLEST = np.finfo(np.float64).eps  # of a probability, as in scikit-learn's log_loss
 
 Columns = Mapping[str, np.ndarray]
@@ -36,6 +36,7 @@ class Problem(NamedTuple):
     seed: int
     seconds: float
     reads_logits: bool  # whether a metric reads ``logits``, which are large where they are of tokens
+    generate: Generate | None = None  # what an evaluation asks of the model besides
 
 
 class Fitted(NamedTuple):
@@ -63,7 +64,7 @@ def kind_of(shapes: Outputs) -> str | None:
     if "logits" in shapes and "target" in shapes:
         axes, of_target = len(shapes["logits"].shape), len(shapes["target"].shape)
         return {(2, 1): CLASSES, (2, 2): LABELS}.get((axes, of_target))
-    return None
+    return RANKS if "rank" in shapes else None
 
 
 def classified(p_NC: np.ndarray) -> Columns:
@@ -97,6 +98,8 @@ def cost(problem: Problem, columns: Columns, rows: Rows) -> float:
 
 def perfect(problem: Problem, rows: Rows) -> Columns:
     """Return the columns of one who knows the answers: on which side a metric's best value lies."""
+    if problem.kind == RANKS:
+        return {"rank": np.ones(len(rows), np.int32)}
     target = rows.answers["target"]
     if problem.kind == NUMBERS:
         return {"prediction": target}

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlab.core import rng
-from jaxlab.core.errors import ConfigError
-from jaxlab.core.types import Array, Batch, Metric, Outputs
+from jaxlab.core.types import Array, Batch
 from jaxlab.data.subset import Subset
 from jaxlab.data.table_columns import is_text, read, texts
+from jaxlab.models.catalogue import Ranking
 from jaxlab.run.assemble import Experiment
-from jaxlab.run.metrics import fields_read
+from jaxlab.run.metrics import fields_read, result_is_read
 from jaxlab.run.sanity_stand_ins import Given
 
 ANSWERS = ("target", "target_weight", "token_weight")  # results that do not depend on the model
@@ -35,7 +35,7 @@ class Rows:
 
     inputs: Mapping[str, np.ndarray]  # of the model, by the batch's field or else their place
     answers: Mapping[str, np.ndarray]  # those of `ANSWERS` that the objective has
-    fields: Mapping[str, np.ndarray]  # ``id``, and the data's fields that metrics read
+    fields: Mapping[str, np.ndarray]  # ``id``, and the data's fields that metrics and rankings read
     texts: tuple[str, ...] = ()  # before they became tokens, where that is what the model reads
 
     def __len__(self) -> int:
@@ -67,10 +67,11 @@ class Reader:
         batch = experiment.abstract_batch()
         self._stored = fields_read(experiment.metrics, self.shapes, batch)
         self._stored |= {column for metric in experiment.tables.values() for column in metric.reads}
+        if isinstance(experiment.generate, Ranking):
+            self._stored |= set(experiment.generate.fields)
         self._stored -= {*self.shapes, "id"}
         self._texts = _text_fields(experiment)
-        self.reads_logits = any(_reads(m, "logits", self.shapes, batch) for m in experiment.metrics.values())
-        self.reads_logits |= any("logits" in metric.reads for metric in experiment.tables.values())
+        self.reads_logits = result_is_read("logits", experiment.metrics, experiment.tables, self.shapes, batch)
 
     def read(self, split: str, most: int | None = None) -> Rows:
         """Return the rows of a split, in its order and not augmented; `most` of them if there are more."""
@@ -127,12 +128,3 @@ def _text_fields(experiment: Experiment) -> tuple[str, ...]:
         named |= dict.fromkeys(plural or ((options["field"],) if "field" in options else ()))
     example = experiment.fields
     return tuple(name for name in named if name in example and is_text(np.dtype(example[name].dtype)))
-
-
-def _reads(metric: Metric, name: str, shapes: Outputs, batch: Batch) -> bool:
-    """Return whether an additive metric needs the result `name`."""
-    try:
-        jax.eval_shape(metric.update, {other: x for other, x in shapes.items() if other != name}, dict(batch))
-    except (KeyError, ConfigError):
-        return True
-    return False
