@@ -149,7 +149,6 @@ def _train(
             raise UsageError(f"config.train.steps={train.steps}: the run has taken {step} already")
         write_changes(folder, config, changes, step)
         (folder / record.SUMMARY).unlink(missing_ok=True)  # of a run that gets more steps
-        record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
         earlier = [row["train/loss"] for row in record.read_metrics(folder) if "train/loss" in row]
         journal = Journal(folder, step, make_sinks(config, folder, step))
         with contextlib.closing(journal), watchdog(train.watchdog, step, folder / record.LOG) as progress:
@@ -159,6 +158,8 @@ def _train(
             plan = make_plan(experiment, shapes[1], strategy, journal, checkpoints, alarm)
             hooks = [*validation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]
             plan = dataclasses.replace(plan, hooks=hooks, progress=progress, stopping=stop.asked)
+            # last, as it names the modules in use, those of sinks and hooks among them
+            record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
 
             def begin() -> Position:
                 state, window, step = restore_or_init(folder, experiment, shapes, strategy, checkpoints, None, fallback)
