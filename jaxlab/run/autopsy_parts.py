@@ -86,7 +86,8 @@ class Pieces:
     def augmented(self, part: Part, transforms: int) -> Batch:
         """Return the part's batch as the objective sees it after so many of the device's transforms."""
         chosen = self.experiment.device_augment[:transforms]
-        return self.over(lambda batch, key: augmented(blank_padding(batch), chosen, key), 0, 0)(part.batch, part.key)
+        one = self.over(lambda batch, key: augmented(blank_padding(batch), chosen, key), 0, 0)
+        return jax.jit(one)(part.batch, part.key)
 
     def total(self, params: PyTree, model_state: PyTree, batch: Batch, key: Array) -> Total:
         """Return the loss of one device's augmented rows."""
