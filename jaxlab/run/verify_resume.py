@@ -138,7 +138,7 @@ def _undisturbed(config: ConfigDict, folder: Path, devices: int) -> Timeline:
 
         def look() -> None:
             watch.look()
-            if watch.opened and devices and watch.step == 0:
+            if devices and watch.step == 0 and (run / record.ENVIRONMENT).is_file():
                 _check_devices(run, devices)
 
         trial.finish(math.inf, look)

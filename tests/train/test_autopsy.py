@@ -278,6 +278,7 @@ def test_within_scanned_and_rematerialised_layers_the_layer_is_found(options):
     assert bad.number == (2 if options["scan"] else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "devices"), [("jit", None), ("pmap", 2)])
 def test_the_step_is_taken_with_the_very_random_numbers(strategy, devices):
     config = config_of(grad_accumulation=2)
