@@ -162,7 +162,8 @@ def _compiled(once: _Once, batch: HostBatch) -> tuple[str, dict[str, Any] | None
     for part in pieces.parts(state, batch):
         with watching(pieces.axis, jitted=True) as sightings:
             ready = pieces.augmented(part, len(pieces.experiment.device_augment))
-            _, (*_, model_state) = jax.jit(pieces.totals())(state.params, model_state, ready, part.key)
+            found = jax.jit(pieces.totals())(state.params, model_state, ready, part.key)
+            _, (*_, model_state) = jax.block_until_ready(found)
         bad = first_bad(sightings, FORWARD)
         if bad is not None:
             size = describe(bad.numbers, f"{bad.dtype}{list(bad.shape)}")

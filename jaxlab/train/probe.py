@@ -117,10 +117,8 @@ def watching(axis: str | None = None, *, jitted: bool = False) -> Iterator[list[
             calls.pop()
         inputs = [x for x in jax.tree.leaves((arguments, keywords)) if _is_floating(x)]
         leaves = {name: x for name, x in named_leaves(outputs).items() if _is_floating(x)}
-        jax.debug.callback(
-            lambda device, leaves, inputs: seen(FORWARD, device=device, leaves=leaves, inputs=inputs),
-            _device(axis), leaves, inputs,
-        )  # fmt: skip
+        if leaves:
+            outputs = _reported(functools.partial(seen, FORWARD), outputs, _device(axis), leaves, inputs)
         return _tapped(outputs, functools.partial(seen, ARRIVING), axis)
 
     with contextlib.nullcontext() if jitted else jax.disable_jit(), nn.intercept_methods(intercept):
@@ -154,6 +152,22 @@ def _bad_rows(x: np.ndarray) -> np.ndarray:
     if not x.ndim:
         return np.zeros(0, bool)
     return np.asarray(~np.isfinite(x.astype(np.float32)).all(axis=tuple(range(1, x.ndim))))
+
+
+def _reported(seen: Callable[..., None], outputs: PyTree, *values: PyTree) -> PyTree:
+    """Return `outputs`, which need the report of `values`, so that it is made where they are.
+
+    A callback without a result would be an effect, which Flax's newer `nn.scan` takes for a carried value when it
+    looks for what its layers share.
+    """
+
+    def report(device: Any, leaves: dict[str, Any], inputs: Any) -> np.ndarray:
+        seen(device=device, leaves=leaves, inputs=inputs)
+        return np.zeros((), np.int32)
+
+    done = jax.ShapeDtypeStruct((), np.int32)
+    token = jax.pure_callback(report, done, *jax.lax.stop_gradient(values), vmap_method="sequential")
+    return jax.tree.map(lambda x: jax.numpy.where(token == 0, x, 0) if _is_floating(x) else x, outputs)
 
 
 def _tapped(tree: PyTree, seen: Callable[..., None], axis: str | None) -> PyTree:
