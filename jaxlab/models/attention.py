@@ -1,10 +1,10 @@
-"""Scaled dot-product attention with many heads, its masks, and the cache of keys and values for decoding.
+"""Scaled dot-product attention with many heads, its masks, and its keys and values while decoding.
 
 Vaswani et al. 2017 (arXiv 1706.03762), section 3.2; heads that share keys and values as in grouped-query attention
 (Ainslie et al. 2023, arXiv 2305.13245). A query that may attend to nothing gets zeros, in every implementation, so what
 is masked never shows. Knows no layer around it.
 Shape letters: B batch, T queries, S keys, D features, N heads of queries, K heads of keys, G = N / K, H a head's width,
-U = G × T, L layers. Masks are boolean, true where a query may attend, [B, T, S] or 1 in place of a letter.
+U = G × T. Masks are boolean, true where a query may attend, [B, T, S] or 1 in place of a letter.
 Usage: ``y_BTD = Attention(...)(x_BTD, None, combine(causal(T), keys(mask_BS)), train=train)``.
 """
 
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
-from jaxlab.core.types import Array, PyTree
+from jaxlab.core.mesh import BATCH, SEQUENCE, TENSOR, constrain, is_split
+from jaxlab.core.types import Array
 from jaxlab.models.positions import rotate
 
 IMPLEMENTATIONS = ("einsum", "xla", "cudnn")
@@ -159,11 +160,15 @@ class Attention(nn.Module):
             if slot is not None:
                 k_BSKH = self._write("cached_key", k_BSKH, slot, mask_BTS.shape[-1])
                 v_BSKH = self._write("cached_value", v_BSKH, slot, mask_BTS.shape[-1])
+        # a long sequence's queries stay where they are, and its keys and values are gathered
+        q_BTNH = constrain(q_BTNH, BATCH, SEQUENCE, TENSOR, None)
+        k_BSKH, v_BSKH = (constrain(x, BATCH, None, TENSOR, None) for x in (k_BSKH, v_BSKH))
         drop = nn.Dropout(self.dropout, deterministic=False) if train and self.dropout else None
         out_BTNH = attend(
             q_BTNH, k_BSKH, v_BSKH, mask_BTS, is_causal=self.is_causal and not cross and slot is None,
             implementation=self._implementation(q_BTNH.dtype, slot), drop=drop,
         )  # fmt: skip
+        out_BTNH = constrain(out_BTNH, BATCH, SEQUENCE, TENSOR, None)
         out_BTD = out_BTNH.reshape(*x_BTD.shape[:2], -1)
         return nn.Dense(x_BTD.shape[-1], self.bias, kernel_init=self.output_init, name="output")(out_BTD)
 
@@ -173,6 +178,8 @@ class Attention(nn.Module):
 
     def _implementation(self, dtype: jnp.dtype, slot: Array | None) -> str:
         """Return the implementation; cuDNN's is for training and evaluation, not for one query at a time."""
+        if self.implementation == "einsum" and is_split(SEQUENCE):
+            return "xla"  # `_einsum_attention` joins places and heads, for which XLA would gather the queries
         if self.implementation != "cudnn":
             return self.implementation
         if slot is not None or self.is_initializing():
@@ -204,44 +211,3 @@ class Attention(nn.Module):
             self.put_variable("cache", "memory_key", k_BSKH)
             self.put_variable("cache", "memory_value", v_BSKH)
         return k_BSKH, v_BSKH
-
-
-class Slots(nn.Module):
-    """The cache's bookkeeping: which slots are filled with tokens, and how many tokens each row has had.
-
-    Collection ``cache``: ``slot`` [] the first free slot, the same for all rows; ``length`` [B] the tokens of each row
-    so far; ``filled`` [B, S] the slots that hold a token. Rows of different lengths are padded on either side: padding
-    takes a slot that nothing attends to, and no position.
-    """
-
-    @nn.compact
-    def __call__(self, token_mask_BT: Array, slots: int) -> tuple[Array, Array, Array]:
-        """Take T more slots; return the first of them, the tokens' positions [B, T] and the mask [B, T, S]."""
-        B, T = token_mask_BT.shape
-        if slots < T:
-            raise ValueError(f"{T} tokens at once do not fit into a cache of {slots} slots")
-        first = self.variable("cache", "slot", jnp.zeros, (), jnp.int32)
-        length_B = self.variable("cache", "length", jnp.zeros, (B,), jnp.int32)
-        filled_BS = self.variable("cache", "filled", jnp.zeros, (B, slots), bool)
-        slot, real_BT = first.value, token_mask_BT > 0
-        filled_BS.value = jax.lax.dynamic_update_slice(filled_BS.value, real_BT, (0, slot))
-        positions_BT = jnp.maximum(length_B.value[:, None] + jnp.cumsum(real_BT, axis=1) - 1, 0)
-        seen_TS = jnp.arange(filled_BS.value.shape[1]) <= slot + jnp.arange(T)[:, None]
-        length_B.value = length_B.value + real_BT.sum(axis=1, dtype=jnp.int32)
-        first.value = slot + T
-        return slot, positions_BT, filled_BS.value[:, None] & seen_TS
-
-
-def nan_beyond(result_BTD: Array, slot: Array, slots: int) -> Array:
-    """Return the result of T tokens from `slot` on, or nan where they did not fit into the cache's `slots`."""
-    return jnp.where(slot + result_BTD.shape[1] > slots, jnp.nan, result_BTD)
-
-
-def take_rows(cache: PyTree, rows_N: Array) -> PyTree:
-    """Return the cache of the given rows, which may repeat: beams that go on, or each prompt several times."""
-    axes = {"cached_key": -4, "cached_value": -4, "memory_key": -4, "memory_value": -4}
-
-    def take(path: tuple[jax.tree_util.DictKey, ...], leaf: Array) -> Array:
-        return leaf if leaf.ndim == 0 else jnp.take(leaf, rows_N, axis=axes.get(path[-1].key, 0))
-
-    return jax.tree_util.tree_map_with_path(take, cache)

@@ -9,6 +9,7 @@ import jax
 from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
+from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
 from jaxlab.models.layers import BatchNorm, convolve, max_pool
 
@@ -35,12 +36,12 @@ class CNN(nn.Module):
                 if self.batch_norm:
                     x_BHWC = BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train)
                 x_BHWC = nn.relu(x_BHWC)
-            x_BHWC = max_pool(x_BHWC)
+            x_BHWC = constrain_rows(max_pool(x_BHWC))
         x_BD = x_BHWC.mean(axis=(1, 2)) if self.global_pool else x_BHWC.reshape(x_BHWC.shape[0], -1)
         for width in self.hidden:
-            x_BD = nn.relu(nn.Dense(width)(nn.Dropout(self.dropout, deterministic=not train)(x_BD)))
-        x_BD = nn.Dropout(self.dropout, deterministic=not train)(x_BD)
-        return {"logits": nn.Dense(self.classes)(x_BD)}
+            x_BD = nn.relu(nn.Dense(width)(nn.Dropout(self.dropout, deterministic=not train)(constrain_rows(x_BD))))
+        x_BD = constrain_rows(nn.Dropout(self.dropout, deterministic=not train)(x_BD))
+        return {"logits": constrain_rows(nn.Dense(self.classes)(x_BD))}
 
 
 def make(

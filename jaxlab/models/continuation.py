@@ -17,11 +17,11 @@ import jax.numpy as jnp
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import Array, PyTree
-from jaxlab.models.attention import take_rows
 from jaxlab.models.decoder import Decoder
 from jaxlab.models.encoder_decoder import EncoderDecoder
 from jaxlab.models.lstm import Language
 from jaxlab.models.seq2seq_lstm import Seq2Seq
+from jaxlab.models.slots import take_rows
 
 
 class Continuation(Protocol):

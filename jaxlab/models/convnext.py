@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
+from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
 from jaxlab.models.options import rate, within
 from jaxlab.models.vision import check_counts, check_side, check_stages, convolve_patches
@@ -68,7 +69,7 @@ class Block(nn.Module):
             scale_C = self.param("layer_scale", nn.initializers.constant(self.layer_scale), (channels,))
             y_BHWC = y_BHWC * scale_C.astype(y_BHWC.dtype)
         y_BHWC = nn.Dropout(self.skip_rate, broadcast_dims=(1, 2, 3), deterministic=not train)(y_BHWC)
-        return x_BHWC + y_BHWC
+        return constrain_rows(x_BHWC + y_BHWC)
 
 
 class ConvNeXt(nn.Module):

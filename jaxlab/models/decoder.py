@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxlab.core.types import Array, DataSpec
-from jaxlab.models.attention import Slots, nan_beyond, same_segment
+from jaxlab.models.attention import same_segment
 from jaxlab.models.embedding import ADDED, Embedding
 from jaxlab.models.options import fits, rows_fit, vocabulary, within, word
+from jaxlab.models.slots import Slots, nan_beyond
 from jaxlab.models.transformer import Stack
 from jaxlab.models.transformer_options import Layers
 

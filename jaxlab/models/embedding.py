@@ -9,12 +9,28 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxlab.core.mesh import TENSOR, constrain
 from jaxlab.core.types import Array
 from jaxlab.models.attention import Initializer
 from jaxlab.models.options import fits
 from jaxlab.models.positions import Learned, in_order, sinusoidal
 
 ADDED = ("learned", "sinusoidal", "none")
+
+
+class Table(nn.Embed):
+    """A row a token; on a mesh a device has all numbers of its share of the vocabulary while they are used."""
+
+    def __call__(self, tokens_BT: Array) -> Array:
+        """Return the tokens' rows [B, T, D]."""
+        return jnp.take(self._rows(), tokens_BT, axis=0)
+
+    def attend(self, x_BTD: Array) -> Array:
+        """Return the product with every row [B, T, V]."""
+        return x_BTD @ self._rows().T
+
+    def _rows(self) -> Array:
+        return constrain(self.embedding, TENSOR, None)
 
 
 class Embedding(nn.Module):
@@ -34,7 +50,7 @@ class Embedding(nn.Module):
 
     def setup(self) -> None:
         """Make the tables."""
-        self.token = nn.Embed(self.vocabulary_size, self.width, embedding_init=self.table_init)
+        self.token = Table(self.vocabulary_size, self.width, embedding_init=self.table_init)
         if self.positions == "learned":
             self.position = Learned(self.max_length, self.width, self.table_init)
         self.drop = nn.Dropout(self.dropout)

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxlab.core.types import Array, DataSpec
-from jaxlab.models.attention import Initializer, Slots, keys, nan_beyond
+from jaxlab.models.attention import Initializer, keys
 from jaxlab.models.embedding import ADDED, Embedding
 from jaxlab.models.options import fits, rows_fit, vocabulary, word
+from jaxlab.models.slots import Slots, nan_beyond
 from jaxlab.models.transformer import Stack
 from jaxlab.models.transformer_options import Layers
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
+from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
 from jaxlab.models.layers import BatchNorm
 
@@ -29,8 +30,8 @@ class MLP(nn.Module):
             x_BD = nn.Dense(width, use_bias=not self.batch_norm)(x_BD)
             if self.batch_norm:
                 x_BD = BatchNorm(self.batch_axis)(x_BD, mask_B, train=train)
-            x_BD = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x_BD))
-        return {"logits": nn.Dense(self.classes)(x_BD)}
+            x_BD = constrain_rows(nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x_BD)))
+        return {"logits": constrain_rows(nn.Dense(self.classes)(x_BD))}
 
 
 def make(

@@ -17,6 +17,7 @@ import jax
 from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
+from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
 from jaxlab.models.layers import BatchNorm, convolve, max_pool
 from jaxlab.models.options import rate, word
@@ -63,7 +64,7 @@ class Block(nn.Module):
         if x_BHWC.shape != y_BHWC.shape:
             x_BHWC = _shortcut(self.convolutions, self.shortcut, x_BHWC)
             x_BHWC = BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train)
-        return nn.relu(x_BHWC + y_BHWC)
+        return constrain_rows(nn.relu(x_BHWC + y_BHWC))
 
 
 class PreactivationBlock(nn.Module):
@@ -84,7 +85,7 @@ class PreactivationBlock(nn.Module):
         y_BHWC = last.layer()(nn.Dropout(self.dropout, deterministic=not train)(y_BHWC))
         if x_BHWC.shape != y_BHWC.shape:
             x_BHWC = _shortcut(self.convolutions, self.shortcut, first_BHWC)
-        return x_BHWC + y_BHWC
+        return constrain_rows(x_BHWC + y_BHWC)
 
 
 def _shortcut(convolutions: tuple[Convolution, ...], kind: str, x_BHWC: jax.Array) -> jax.Array:
@@ -131,7 +132,7 @@ class ResNet(nn.Module):
         if self.preactivation:
             x_BHWC = nn.relu(BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train))
         x_BD = nn.Dropout(self.dropout, deterministic=not train)(x_BHWC.mean(axis=(1, 2)))
-        return {"logits": nn.Dense(self.classes)(x_BD)}
+        return {"logits": constrain_rows(nn.Dense(self.classes)(x_BD))}
 
     def _convolutions(self, channels: int, stride: int) -> tuple[Convolution, ...]:
         wide, padding = channels * self.width, self.padding

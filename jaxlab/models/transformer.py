@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxlab.core.mesh import BATCH, SEQUENCE, TENSOR, constrain
 from jaxlab.core.types import Array
 from jaxlab.models.attention import Attention
 from jaxlab.models.positions import in_order
@@ -51,6 +52,7 @@ class FeedForward(nn.Module):
             h_BTF = activate(gate_BTF) * h_BTF
         else:
             h_BTF = activate(h_BTF)
+        h_BTF = constrain(h_BTF, BATCH, SEQUENCE, TENSOR)
         h_BTF = nn.Dropout(layers.hidden_dropout, deterministic=not train)(h_BTF)
         return project(x_BTD.shape[-1], kernel_init=layers.output_init, name="down")(h_BTF)
 
@@ -92,7 +94,8 @@ class Block(nn.Module):
             shape = (x_BTD.shape[0],) + (1,) * (x_BTD.ndim - 1)
             kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - skip_rate, shape)
             y_BTD = jnp.where(kept, y_BTD / (1.0 - skip_rate).astype(y_BTD.dtype), 0)
-        return x_BTD + y_BTD if self.layers.pre_norm else normalise(x_BTD + y_BTD)
+        x_BTD = constrain(x_BTD + y_BTD, BATCH, SEQUENCE, None)
+        return x_BTD if self.layers.pre_norm else normalise(x_BTD)
 
 
 class Stack(nn.Module):
@@ -124,6 +127,7 @@ class Stack(nn.Module):
           slot: the cache's first free slot while decoding: `mask_BTS` is then over the cache's slots and causal.
         """
         layers = self.layers
+        x_BTD = constrain(x_BTD, BATCH, SEQUENCE, None)
         if layers.rotary_base and positions_BT is None:
             positions_BT = in_order(x_BTD)
         context = Context(mask_BTS, positions_BT, memory_BSD, memory_mask_BTS, slot)

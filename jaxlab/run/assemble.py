@@ -79,7 +79,9 @@ class Experiment(NamedTuple):
         """Return the batches of a split: in order and once, or with `training` shuffled, augmented and without end."""
         size = batch_size or self.config.train.batch_size
         transforms = self.transforms[self.config.data.precomputed :] + (self.augment if training else ())
-        batches = Batches(self.rows[split], transforms, size, self.config.seed, training, process_rows(size))
+        batches = Batches(
+            self.rows[split], transforms, size, self.config.seed, training, process_rows(self.config, size)
+        )
         return dataclasses.replace(batches, weights=self.weights, buckets=self.buckets) if training else batches
 
     def init(self, values: Mapping[str, np.ndarray] = MappingProxyType({})) -> TrainState:
@@ -211,10 +213,9 @@ def make_sinks(config: ConfigDict, workdir: Path, first_step: int) -> dict[str, 
     return build(config.sinks, path="config.sinks", **context)
 
 
-def process_rows(batch_size: int) -> slice:
+def process_rows(config: ConfigDict, batch_size: int) -> slice:
     """Return which rows of a global batch this process reads."""
-    share = batch_size // jax.process_count()
-    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+    return slice(None) if jax.process_count() == 1 else strategy_of(config, batch_size).rows(batch_size)
 
 
 def strategy_of(config: ConfigDict, batch_size: int | None = None) -> Strategy:
@@ -227,16 +228,18 @@ def strategy_of(config: ConfigDict, batch_size: int | None = None) -> Strategy:
     Raises:
       ConfigError: it cannot be had here, or the batch does not split evenly.
     """
-    strategy = make_strategy(config.parallel.strategy, config.parallel.mesh.to_dict(), jax.devices())
+    parallel = config.parallel
+    mesh, rules = parallel.mesh.to_dict(), parallel.rules
+    strategy = make_strategy(parallel.strategy, mesh, jax.devices(), rules, parallel.offload)
     size, pieces = config.train.batch_size, config.train.grad_accumulation
     path = "config.train.batch_size"
     if batch_size is not None:
         size, pieces, path = batch_size, 1, "--batch_size"
-    parts = strategy.device_count * pieces
+    parts = strategy.batch_parts * pieces
     if size < 1 or size % parts:
         nearest = max(1, round(size / parts)) * parts
         raise ConfigError(
-            f"{path}={size}: expected a multiple of {parts}, such as {nearest} ({strategy.device_count} devices"
+            f"{path}={size}: expected a multiple of {parts}, such as {nearest} ({strategy.batch_parts} devices"
             f"{f', config.train.grad_accumulation={pieces}' if pieces > 1 else ''})"
         )
     return strategy

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlab.core import rng
+from jaxlab.core.mesh import DATA
 from jaxlab.core.types import Array, Batch, HostBatch, Outputs, PyTree, TrainState, TrainStep
 from jaxlab.run.assemble import Experiment
 from jaxlab.train.apply import Bound
-from jaxlab.train.parallel import AXIS
 from jaxlab.train.precision import compute_dtype
 from jaxlab.train.step import augmented, blank_padding, microbatches
 
@@ -45,11 +45,11 @@ class Pieces:
     @property
     def axis(self) -> str | None:
         """The mapped axis."""
-        return None if self.devices is None else AXIS
+        return None if self.devices is None else DATA
 
     def over(self, function: Callable[..., Any], *axes: int | None) -> Callable[..., Any]:
         """Return `function` over the devices; `axes` say which arguments have one each."""
-        return function if self.devices is None else jax.vmap(function, in_axes=axes, axis_name=AXIS)
+        return function if self.devices is None else jax.vmap(function, in_axes=axes, axis_name=DATA)
 
     def share(self, tree: PyTree) -> PyTree:
         """Return [D, B, ...] of [D * B, ...] under pmap, else the tree itself."""

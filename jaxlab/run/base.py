@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from jaxlab.core.config import spec
+from jaxlab.models.sharding import RULES
 
 
 def base_config() -> ConfigDict:
@@ -57,7 +58,9 @@ def base_config() -> ConfigDict:
 
     config.parallel = ConfigDict()
     config.parallel.strategy = "jit"  # or pmap
-    config.parallel.mesh = ConfigDict({"data": -1})  # devices; -1 takes all
+    config.parallel.mesh = ConfigDict({"data": -1, "fsdp": 1, "sequence": 1, "tensor": 1})  # one -1: all that are left
+    config.parallel.rules = RULES  # ordered (expression, axes of a parameter's last dimensions)
+    config.parallel.offload = ""  # or optimizer: its arrays lie in the host's memory between steps
 
     config.hooks = ConfigDict()  # by name: factories of a Periodic
     config.sinks = ConfigDict()

@@ -11,7 +11,7 @@ import pytest
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import DataSpec
 from jaxlab.models import decoder, encoder, encoder_decoder
-from jaxlab.models.attention import take_rows
+from jaxlab.models.slots import take_rows
 
 B, T, V, C = 2, 6, 20, 3
 TOKENS = np.random.default_rng(0).permuted(np.tile(np.arange(V, dtype=np.int32), (B, 1)), axis=1)[:, :T]

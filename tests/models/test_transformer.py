@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxlab.core.errors import ConfigError
-from jaxlab.models.attention import Slots, keys, nan_beyond, same_segment, take_rows
+from jaxlab.models.attention import keys, same_segment
+from jaxlab.models.slots import Slots, nan_beyond, take_rows
 from jaxlab.models.transformer import Layers, Stack
 
 pytestmark = pytest.mark.slow  # compiles much; the contracts try every model in the quick part too

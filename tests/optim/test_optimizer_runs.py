@@ -35,7 +35,7 @@ def tiny(monkeypatch, request):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("error::jaxlab.train.parallel.RecompilationWarning")
+@pytest.mark.filterwarnings("error::jaxlab.train.compilation.RecompilationWarning")
 @pytest.mark.parametrize("name", NODES)
 def test_a_run_finishes_and_its_checkpoint_evaluates_to_the_loss_that_it_reported(name, tiny, tmp_path):
     config = tiny.mlp()

@@ -22,7 +22,7 @@ import jaxlab
 from jaxlab.core import config as configs
 from jaxlab.core import record
 from jaxlab.core.errors import PreemptedError
-from jaxlab.train.parallel import RecompilationWarning
+from jaxlab.train.compilation import RecompilationWarning
 
 STOP, STEPS = 7, 12  # 7 is no multiple of any interval, so that a window of statistics is open there
 ON = {"jit": ("jit", 8), "pmap": ("pmap", 8), "jit on 1": ("jit", 1), "jit on 2": ("jit", 2), "pmap on 2": ("pmap", 2)}

@@ -15,7 +15,7 @@ from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.data.arrays import ArraySource
 from jaxlab.run.assemble import assemble
-from jaxlab.train.parallel import RecompilationWarning
+from jaxlab.train.compilation import RecompilationWarning
 
 CLASSES = ("few", "many")
 

@@ -19,7 +19,8 @@ from jaxlab.core.errors import DivergedError
 from jaxlab.core.types import Periodic, TrainState
 from jaxlab.data.feeding import prefetch
 from jaxlab.train import loop
-from jaxlab.train.parallel import RecompilationWarning, make_strategy, watch_compilations
+from jaxlab.train.compilation import RecompilationWarning, watch_compilations
+from jaxlab.train.parallel import make_strategy
 from jaxlab.train.window import open_window, single
 
 ENDS = {"steps": 24, "log_every": 5, "eval_every": 11, "checkpoint_every": 13}
@@ -126,7 +127,7 @@ def test_a_normal_run_traces_each_of_its_programs_once(tmp_path, monkeypatch, pe
         noted.__qualname__ = function.__qualname__
         return watch_compilations(noted, expected)
 
-    monkeypatch.setattr("jaxlab.train.parallel.watch_compilations", watch)
+    monkeypatch.setattr("jaxlab.train.jit.watch_compilations", watch)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RecompilationWarning)
         jaxlab.train(shortened(tiny.mlp(), steps_per_call=per_call), tmp_path / "run")
