@@ -105,8 +105,10 @@ class Placement:
         return Placed(name, tuple(x.shape), tuple(split), size, on_host, tuple(left))
 
     def _sharding(self, axes: tuple[tuple[str, ...], ...], on_host: bool) -> NamedSharding:
-        spec = P(*(names or None for names in axes)) if any(axes) else P()
-        return NamedSharding(self._mesh, spec, memory_kind=HOST if on_host else None)
+        entries = [names[0] if len(names) == 1 else names or None for names in axes]  # as XLA's results have them:
+        while entries and entries[-1] is None:  # a spec that is only written otherwise would be compiled for anew
+            entries.pop()
+        return NamedSharding(self._mesh, P(*entries), memory_kind=HOST if on_host else None)
 
 
 def _owner(name: str, x: Any, params: Mapping[str, Any]) -> str | None:
