@@ -132,7 +132,9 @@ def jaxlab_loop(case: Case, steps_per_call: int, folder: Path) -> Turn:
         state = jax.block_until_ready(strategy.init(experiment.init))
         began = time.perf_counter()
         with contextlib.redirect_stderr(io.StringIO()):
-            state = jax.block_until_ready(run_loop(experiment, batches, strategy, plan, Position(state, plan.zeros, 0)))
+            state = jax.block_until_ready(
+                run_loop(experiment, batches, strategy, plan, Position(state, plan.zeros, 0), lambda *_: None)
+            )
         return case.steps / (time.perf_counter() - began)
 
     return turn

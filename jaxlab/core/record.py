@@ -23,6 +23,7 @@ from jaxlab.core.errors import ConfigError, DataError, UsageError
 CONFIG = "config.json"
 OVERRIDES = "overrides.json"
 ENVIRONMENT = "environment.json"
+PROGRAMS = "programs.json"  # the fingerprint of the compiled step
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 LOG = "log.txt"

@@ -16,6 +16,7 @@ from jaxlab.core import config as configs
 from jaxlab.core import record
 from jaxlab.core.errors import DataError
 from jaxlab.run.journal import IDS
+from jaxlab.run.program import programs
 
 TIMING = ("wall", "steps_per_second", "examples_per_second", "data_wait")
 """Columns of a row that tell how long it took, which no two runs share."""
@@ -29,7 +30,7 @@ _MOST_CHARACTERS = 100  # of a value that is printed
 
 Row = Mapping[str, Any]
 Difference = dict[str, Any]
-"""``kind`` (config, code, packages, environment, data), ``name``, and the values ``first`` and ``second``."""
+"""``kind`` (config, code, packages, environment, data, program), ``name``, and the values ``first`` and ``second``."""
 
 
 def rows_of(folder: Path, last: float = math.inf) -> list[Row]:
@@ -102,6 +103,10 @@ def inputs(one: Path, other: Path) -> list[Difference]:
     learnt = [record.read_learnt(folder) for folder in (one, other)]
     if learnt[0] != learnt[1]:
         found.append({"kind": "data", "name": "what transforms have learnt", "first": "", "second": "other"})
+    used = [[program["sha256"] for program in programs(folder)] for folder in (one, other)]
+    if not found and all(used) and used[0] != used[1]:  # another config gives another program, which says no more
+        name = "the step's program"
+        found.append({"kind": "program", "name": name, "first": _start(used[0][-1]), "second": _start(used[1][-1])})
     facts = [dict(_facts(receipt)) for receipt in receipts]
     for kind, name in facts[0]:
         values = facts[0][kind, name], facts[1].get((kind, name))

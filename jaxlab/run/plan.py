@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -85,12 +86,30 @@ def make_plan(
 
 
 def run_loop(
-    experiment: Experiment, batches: Batches, strategy: Strategy, plan: loop.Plan, begin: Position
+    experiment: Experiment,
+    batches: Batches,
+    strategy: Strategy,
+    plan: loop.Plan,
+    begin: Position,
+    note: Callable[[int, str], None],
 ) -> TrainState:
-    """Feed the loop from a position on: small batches travel several at a time, or as many as a call takes."""
+    """Feed the loop from a position on: small batches travel several at a time, or as many as a call takes.
+
+    `note` is told the step and the lowered text of its program, which the first call then finds traced already.
+    """
     chunks, length = _chunks(experiment, batches, strategy, plan, begin.step)
     with contextlib.closing(chunks):
-        return loop.run(dataclasses.replace(plan, length=length), begin.state, begin.window, begin.step, chunks)
+        first = list(itertools.islice(chunks, 1))
+        for _, chunk in first:
+            note(begin.step, _lowered(plan, begin, chunk))
+        fed = itertools.chain(first, chunks)
+        return loop.run(dataclasses.replace(plan, length=length), begin.state, begin.window, begin.step, fed)
+
+
+def _lowered(plan: loop.Plan, begin: Position, chunk: Any) -> str:
+    compiled: Any = plan.single if plan.several is None else plan.several
+    stop = () if plan.several is None else (plan.replicate(np.int32(begin.step)),)
+    return compiled.lower(begin.state, begin.window, chunk, *stop).as_text()
 
 
 @contextlib.contextmanager

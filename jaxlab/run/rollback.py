@@ -22,6 +22,7 @@ from jaxlab.run.assemble import Experiment
 from jaxlab.run.incident import Incident, Position, Replay, find, keep
 from jaxlab.run.journal import Journal
 from jaxlab.run.plan import run_loop, steps_again
+from jaxlab.run.program import note
 from jaxlab.train import loop
 from jaxlab.train.non_finite import intact
 from jaxlab.train.parallel import Strategy
@@ -66,7 +67,8 @@ def train_through(
     position: Position | None = first
     while True:
         batches = training_batches(folder, experiment)
-        diverged = _diverged(functools.partial(run_loop, experiment, batches, strategy, plan), position or begin())
+        run = functools.partial(run_loop, experiment, batches, strategy, plan, note=functools.partial(note, folder))
+        diverged = _diverged(run, position or begin())
         if diverged is None:
             return
         position = None  # its memory has been used

@@ -23,6 +23,7 @@ from jaxlab.data.arrays import ArraySource
 from jaxlab.data.pipeline import Batches
 from jaxlab.run.compare import compare, print_comparison
 from jaxlab.run.measured import check_same, measured
+from jaxlab.run.program import note, programs
 from jaxlab.run.seen_data import Order, check_order, first_different_step, hashes, order_hash, order_of
 from jaxlab.run.store import read_arrays
 
@@ -235,3 +236,16 @@ def test_the_hash_of_an_order_is_that_of_the_compiled_step_and_tells_any_change(
     ]
     odd = dataclasses.replace(order.batches, jumps=((7, 1),))
     assert check_order(plain["one"], odd) == {"rows": 1, "checked": 2, "first_odd": 8}
+
+
+def test_a_run_notes_the_program_of_its_step_and_compare_says_where_code_has_changed_it(plain, tmp_path):
+    one, same = (programs(plain[name]) for name in ("one", "same"))
+    assert one == same
+    assert [program["step"] for program in one] == [0]
+    other = tmp_path / "other"
+    shutil.copytree(plain["one"], other)
+    note(other, 6, "module @jit_other")
+    note(other, 6, "module @jit_other")
+    assert [program["step"] for program in programs(other)] == [0, 6]
+    (found,) = compare(plain["one"], other)["inputs"]
+    assert (found["kind"], found["name"]) == ("program", "the step's program")
