@@ -1,6 +1,6 @@
-"""Speed as ratios in one run on the same work: ``python scripts/benchmark.py loop|data|models|metrics|checkpoint``.
+"""Speed as ratios in one run on the same work: ``python scripts/benchmark.py NAME``.
 
-Options: ``--repeats=7 --only=CASE --output=docs``.
+NAME is loop, data, models, metrics, checkpoint or parallel. Options: ``--repeats=7 --only=CASE --output=docs``.
 Prints a table and, as the last line, JSON; with ``--output`` also writes ``benchmark_NAME.md`` and ``.json`` there.
 """
 
@@ -25,13 +25,14 @@ PEERS = ("keras", "torch")
 def main() -> int:
     """Run the benchmark that the arguments name."""
     parser = argparse.ArgumentParser(description="Measure speed as ratios.")
-    parser.add_argument("benchmark", choices=["loop", "data", "models", "metrics", "checkpoint"])
+    parser.add_argument("benchmark", choices=["loop", "data", "models", "metrics", "checkpoint", "parallel"])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", default="", help="measure the cases whose name contains this")
     parser.add_argument("--output", type=Path, help="folder to write the table and JSON to")
     arguments = parser.parse_args()
     run = importlib.import_module(f"benchmark_{arguments.benchmark}").run
-    result = {"machine": machine(), "repeats": arguments.repeats, **run(arguments.only, arguments.repeats)}
+    found = run(arguments.only, arguments.repeats)  # first, as it may choose how many devices there are
+    result = {"machine": machine(), "repeats": arguments.repeats, **found}
     text = table(result)
     print(text)
     if arguments.output:
