@@ -19,7 +19,8 @@ from jaxlab.core.errors import UsageError
 from jaxlab.core.factory import import_factory, parameters_of
 
 SAFE = re.compile(
-    r"train\.(steps|log_every|eval_every|checkpoint_every|keep|spike|watchdog|non_finite_limit)|data\.workers|(sinks|hooks)\..*"
+    r"train\.(steps|log_every|eval_every|checkpoint_every|keep|spike|watchdog|non_finite_limit)"
+    r"|data\.workers|(sinks|hooks)\..*|parallel\.(mesh\..*|rules.*|offload)"
 )
 _MOST_LINES = 10
 
