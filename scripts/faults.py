@@ -1,4 +1,4 @@
-"""All faults that jaxlab is proved against: ``python scripts/faults.py [kills checkpoints disk inputs]``.
+"""All faults that jaxlab is proved against: ``python scripts/faults.py [kills processes checkpoints disk inputs]``.
 
 Prints a table and, as the last line, JSON; with ``--output=docs`` also writes ``faults.md`` and ``faults.json`` there.
 Exit code 1 where anything was lost. All together take about half an hour on two cores.
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-KINDS = ("kills", "checkpoints", "disk", "inputs")
+KINDS = ("kills", "processes", "checkpoints", "disk", "inputs")
 
 
 def main() -> int:

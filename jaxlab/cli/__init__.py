@@ -15,18 +15,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlab.cli import show
+from jaxlab.cli import joint, show
 from jaxlab.cli.flags import check_flags, make_parser, split_overrides
 from jaxlab.core import record, trust
 from jaxlab.core.errors import JaxlabError, UsageError
 
-_VERDICTS = ("sanity", "verify-resume", "reproduce")  # commands whose errors are their result
+_VERDICTS = ("sanity", "verify-resume", "reproduce", "scale")  # commands whose errors are their result
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return joint.left(_explained(given))
+    except Exception:
+        if not joint.joined():
+            raise
+        traceback.print_exc()
+        return joint.left(1)
+
+
+def _explained(given: list[str]) -> int:
+    """Run one command and return its exit code, with a sentence for an error that is explained."""
     debug = "--debug" in given
     try:
         return _run([argument for argument in given if argument != "--debug"])
@@ -59,7 +70,8 @@ def _run(given: list[str]) -> int:
     if parsed.allow:
         trust.allow(*_names(parsed.allow))
     result = globals()[f"_{parsed.command.replace('-', '_')}"](parsed, overrides)
-    print(json.dumps(record.jsonable(result)), flush=True)
+    if joint.is_first():
+        print(json.dumps(record.jsonable(result)), flush=True)
     return 1 if (parsed.command in _VERDICTS or getattr(parsed, "strict", False)) and result["errors"] else 0
 
 
@@ -87,6 +99,8 @@ def _train_or_cross_validate(parsed: argparse.Namespace, overrides: dict[str, st
     if parsed.cv is not None:
         if parsed.fork_from or parsed.fallback:
             raise UsageError("--cv trains new runs: it goes without --fork-from and --fallback")
+        if parsed.coordinator or parsed.processes or parsed.process:
+            raise UsageError("--cv trains on one process: it goes without --coordinator, --processes and --process")
         from jaxlab.run.cross_validate import cross_validate
 
         result = cross_validate(config, parsed.workdir, parsed.cv, parsed.cv_by or "auto", parsed.cv_field, origin)
@@ -96,8 +110,10 @@ def _train_or_cross_validate(parsed: argparse.Namespace, overrides: dict[str, st
         raise UsageError("--cv_by and --cv_field say how --cv=K splits; give --cv as well")
     from jaxlab.run.train import train
 
+    joint.join(parsed)
     run = train(config, parsed.workdir, origin, fork_from=parsed.fork_from, fallback=parsed.fallback)
-    print(f"finished: {run.workdir}", file=sys.stderr)
+    if joint.is_first():
+        print(f"finished: {run.workdir}", file=sys.stderr)
     return {"workdir": str(run.workdir), **run.summary}
 
 
@@ -106,7 +122,9 @@ def _check(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, A
     from jaxlab.run.check import check
     from jaxlab.run.check_table import print_check
 
-    result = check(config, parsed.workdir)
+    if parsed.devices < 0:
+        raise UsageError(f"--devices={parsed.devices}: expected 1 or more")
+    result = check(config, parsed.workdir, parsed.devices, parsed.hardware, parsed.price)
     print_check(result)
     return result
 
@@ -130,12 +148,14 @@ def _evaluate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str
     options["plots"] = not parsed.no_plots
     if parsed.watch and parsed.step:
         raise UsageError(f"--watch measures every checkpoint; --step={parsed.step} goes without it")
+    joint.join(parsed)
     found = watch(parsed.workdir, parsed.split, **options) if parsed.watch else None
     if found is None:
         found = evaluate_each(parsed.workdir, parsed.split, _names(parsed.step or "best"), **options)
     results = []
     for result in found:
-        show.evaluation(result)
+        if joint.is_first():
+            show.evaluation(result)
         results.append(result)
     if len(results) == 1 and not parsed.watch:
         return results[0]
@@ -188,6 +208,19 @@ def _reproduce(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[st
 
     result = reproduce(parsed.run, parsed.workdir, parsed.code, parsed.apply_diff)
     print_reproduction(result)
+    return result
+
+
+def _scale(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    config = _load(parsed, overrides)
+    counts = _names(parsed.devices)
+    if not all(count.isdigit() for count in counts):
+        raise UsageError(f"--devices={parsed.devices}: expected numbers, such as 1,2,4,8")
+    from jaxlab.run.scale import print_scaling, scale
+
+    kinds = _names(parsed.kind)
+    result = scale(config, parsed.workdir, [int(count) for count in counts], kinds, parsed.steps, parsed.repeats)
+    print_scaling(result)
     return result
 
 

@@ -18,12 +18,18 @@ COMMANDS = {
     "compare": "say what differs between two runs, and whether one is better on the same examples",
     "verify-resume": "kill a training again and again: it must end as if it had not been, bit by bit",
     "reproduce": "run a run again from what it wrote down, and say whether all bits are the same",
+    "scale": "train on 1, 2, 4 … devices: what it gains, and that it stays the same training",
     "autopsy": "say where the first number that is not finite came from, in a run that diverged",
     "doctor": "say what this machine has",
 }
 _CONFIG = {"--config": {"required": True, "help": _CONFIG_HELP, "metavar": "FILE"}}
 _WORKDIR = {"required": True, "help": "the run's directory", "metavar": "DIR"}
 _ALLOW = {"--allow": {"default": "", "help": "packages that a run's config may name besides jaxlab's own"}}
+_PROCESSES = {
+    "--coordinator": {"help": "of several processes: where the first one listens", "metavar": "HOST:PORT"},
+    "--processes": {"type": int, "help": "how many there are (default: as SLURM, Open MPI, GKE or a TPU pod say)"},
+    "--process": {"type": int, "help": "which of them this one is, from 0"},
+}
 _FLAGS: dict[str, dict[str, dict[str, Any]]] = {
     "train": {
         **_CONFIG,
@@ -39,8 +45,15 @@ _FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "--cv": {"type": int, "help": "cross-validate: so many folds of config.data.train", "metavar": "K"},
         "--cv_by": {"help": "auto, stratified, grouped, time or random (default: auto, as the data's fields say)"},
         "--cv_field": {"help": "the label, group or time (default: a field of that name)", "metavar": "FIELD"},
+        **_PROCESSES,
     },
-    "check": {**_CONFIG, "--workdir": {"help": "where the run would be written", "metavar": "DIR"}},
+    "check": {
+        **_CONFIG,
+        "--workdir": {"help": "where the run would be written", "metavar": "DIR"},
+        "--devices": {"type": int, "default": 0, "help": "plan the step for so many: memory by class, what travels"},
+        "--hardware": {"default": "", "help": "h100, a100, v4, v5e, v5p or v6e: what fits, how fast, what it costs"},
+        "--price": {"type": float, "help": "US dollars a chip and hour (default: a list price)"},
+    },
     "audit": {
         **_CONFIG,
         "--output": {
@@ -77,6 +90,7 @@ _FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--no_plots": {"action": "store_true", "help": "draw nothing, which saves some seconds"},
         "--batch_size": {"type": int, "help": "examples a batch; does not change the result"},
+        **_PROCESSES,
     },
     "baseline": {
         **_CONFIG,
@@ -121,6 +135,14 @@ _FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "action": "store_true",
             "help": "apply the changes to the code that stand in RUN, which may be anybody's",
         },
+    },
+    "scale": {
+        **_CONFIG,
+        "--workdir": _WORKDIR,
+        "--devices": {"default": "1,2,4,8", "help": "how many, with commas between (default: 1,2,4,8)"},
+        "--kind": {"default": "strong,weak", "help": "strong keeps the batch, weak that of a device (default: both)"},
+        "--steps": {"type": int, "default": 80, "help": "of each training (default: 80)"},
+        "--repeats": {"type": int, "default": 3, "help": "of each training, for the intervals (default: 3)"},
     },
     "autopsy": {"workdir": {"help": "a run that diverged", "metavar": "RUN"}},
     "doctor": {},

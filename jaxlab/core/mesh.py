@@ -44,6 +44,11 @@ def is_split(axis: str) -> bool:
     return _sizes().get(axis, 1) > 1
 
 
+def rows_are_split() -> bool:
+    """Say whether the program that is traced spreads a batch's rows: no dimension before them can then be joined."""
+    return any(map(is_split, BATCH))
+
+
 def _sizes() -> dict[str, int]:
     """Return the axes that XLA splits by itself, with their devices."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxlab.core.mesh import BATCH, constrain, constrain_rows, rows_are_split
 from jaxlab.core.types import Array
 from jaxlab.models.options import rate, within, word
 from jaxlab.models.recurrent_scan import gru_scan, lstm_scan
@@ -167,10 +168,13 @@ class Stack(nn.Module):
 def _project(dense: nn.Dense, x_TBD: Array) -> Array:
     """Return the inputs of all gates at all steps by one matrix product.
 
-    Of two axes, as otherwise XLA transposes the product, which is the larger, in place of the inputs.
+    Of two axes, as otherwise XLA transposes the product, which is the larger, in place of the inputs; on a mesh of
+    three, as steps and split rows could be joined only by gathering them.
     """
+    if rows_are_split():
+        return constrain(dense(constrain(x_TBD, None, BATCH, None)), None, BATCH, None)
     return dense(x_TBD.reshape(-1, x_TBD.shape[-1])).reshape(*x_TBD.shape[:2], -1)
 
 
 def _zeros(x_TBG: Array, features: int) -> Array:
-    return jnp.zeros((x_TBG.shape[1], features), x_TBG.dtype)
+    return constrain_rows(jnp.zeros((x_TBG.shape[1], features), x_TBG.dtype))

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxlab.core.mesh import rows_are_split
 from jaxlab.core.types import Array
 
 Residuals = tuple[Any, ...]
@@ -44,6 +45,8 @@ def _before(h_TBH: Array, first_BH: Array, reverse: bool) -> Array:
 
 def _kernel_gradient(before_TBH: Array, gradient_TBG: Array) -> Array:
     """Return the sum over steps and rows as one product [H, G]."""
+    if rows_are_split():
+        return jnp.einsum("TBH,TBG->HG", before_TBH, gradient_TBG)
     return before_TBH.reshape(-1, before_TBH.shape[-1]).T @ gradient_TBG.reshape(-1, gradient_TBG.shape[-1])
 
 

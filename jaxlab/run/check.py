@@ -14,26 +14,42 @@ from ml_collections import ConfigDict
 
 from jaxlab.core.config import flatten
 from jaxlab.core.tree import named_leaves
-from jaxlab.core.types import PyTree, TrainState
-from jaxlab.run.assemble import Experiment, assemble, strategy_of
+from jaxlab.core.types import PyTree
+from jaxlab.run.assemble import assemble, strategy_of
 from jaxlab.run.check_memory import activation_bytes
 from jaxlab.run.environment import describe_source
+from jaxlab.run.flops import flops_of
+from jaxlab.run.hardware import chip
 from jaxlab.run.optimizer import rule_matches
 from jaxlab.run.overheard import overheard
+from jaxlab.run.preflight import preflight
 
 
-def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def check(
+    config: ConfigDict,
+    workdir: str | os.PathLike[str] | None = None,
+    devices: int = 0,
+    hardware: str = "",
+    price: float | None = None,
+) -> dict[str, Any]:
     """Return the resolved config, the data, the parameters, the step's cost and warnings.
 
     Args:
       config: complete.
       workdir: where the run would be written, to compare checkpoints with the free disk; the current folder if None.
+      devices: how many the step is compiled for, virtual ones; 0 compiles nothing.
+      hardware: a chip's name, for what fits, how fast it may be and what it costs.
+      price: of a chip and hour in US dollars, instead of the list's.
 
     Raises:
       ConfigError, DataError: what would stop the run.
     """
+    if hardware:
+        chip(hardware)  # a wrong name is told before anything is opened
     experiment = assemble(config)
-    strategy_of(config)
+    planned = preflight(experiment, devices or _asked(config), hardware, price) if devices or hardware else None
+    if planned is None:
+        strategy_of(config)
     said: list[logging.LogRecord] = []
     with overheard(said):
         experiment.initial_values()
@@ -56,23 +72,16 @@ def check(config: ConfigDict, workdir: str | os.PathLike[str] | None = None) -> 
         "init": [line.getMessage() for line in said],
         "rules": {path: [match._asdict() for match in matches] for path, matches in rules.items()},
         "activation_bytes": activation_bytes(experiment),
-        "flops_per_step": _flops(experiment, state),
+        "flops_per_step": flops_of(experiment),
         "checkpoint_bytes": checkpoint,
         "free_disk_bytes": shutil.disk_usage(_existing(Path(workdir) if workdir else Path.cwd())).free,
     }  # fmt: skip
-    return {**result, "warnings": _warnings(config, result)}
+    return {**result, "preflight": planned, "warnings": _warnings(config, result)}
 
 
-def _flops(experiment: Experiment, state: TrainState) -> float | None:
-    """Return XLA's count for one step before optimisation; None where the backend does not count.
-
-    A scan's body is counted once, so that with accumulation the microbatches are multiplied in.
-    """
-    step = experiment.train_step(None)
-    cost = jax.jit(step).lower(state, experiment.abstract_batch()).cost_analysis()
-    if not cost or "flops" not in cost:
-        return None
-    return float(cost["flops"]) * experiment.config.train.grad_accumulation
+def _asked(config: ConfigDict) -> int:
+    """Return how many devices the mesh names, an open axis counted as one."""
+    return math.prod(size for size in config.parallel.mesh.values() if size > 0)
 
 
 def _warnings(config: ConfigDict, found: dict[str, Any]) -> list[str]:

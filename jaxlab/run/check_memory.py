@@ -32,7 +32,7 @@ def activation_bytes(experiment: Experiment) -> dict[str, int]:
     node = experiment.config.model
     if REMAT not in node:
         return {"none": kept_bytes(experiment)}
-    return {policy: kept_bytes(_with_policy(experiment, policy)) for policy in POLICIES}
+    return {policy: kept_bytes(with_model_field(experiment, REMAT, policy)) for policy in POLICIES}
 
 
 def kept_bytes(experiment: Experiment) -> int:
@@ -59,10 +59,13 @@ def _itemsize(aval: Any) -> int:
     return aval.dtype.itemsize if isinstance(aval.dtype, np.dtype) else 8  # a random key is two words
 
 
-def _with_policy(experiment: Experiment, policy: str) -> Experiment:
+def with_model_field(experiment: Experiment, name: str, value: Any) -> Experiment:
+    """Return the experiment with a field of its model changed; one whose model has no such field as it is."""
+    if name not in experiment.config.model:
+        return experiment
     node = copy.deepcopy(experiment.config.model)
     with node.unlocked():
-        node[REMAT] = policy
+        node[name] = value
 
     def make_model(batch_axis: str | None) -> Any:
         context = {"data": experiment.data, "total_steps": experiment.config.train.steps, "batch_axis": batch_axis}

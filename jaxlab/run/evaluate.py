@@ -11,14 +11,16 @@ from typing import Any
 
 from jaxlab.core import record
 from jaxlab.core.errors import DataError, UndefinedError
-from jaxlab.core.types import Table, TableMetric, TrainState
+from jaxlab.core.types import Statistics, Table, TableMetric, TrainState
 from jaxlab.metrics import text
 from jaxlab.run import draw
 from jaxlab.run.baseline import beside
 from jaxlab.run.evaluator import Evaluator, open_evaluator
 from jaxlab.run.host_memory import keep_freed_memory
 from jaxlab.run.measured import Tuned, check_same, measured
+from jaxlab.run.peers import Alone, together
 from jaxlab.run.slices import as_json, by_column
+from jaxlab.run.stopping import Stop
 from jaxlab.run.store import write_store
 from jaxlab.run.units import units_of
 from jaxlab.train.checkpoint import Checkpoints
@@ -68,13 +70,15 @@ def evaluate_each(
 ) -> list[dict[str, Any]]:
     """Return what `evaluate` does for each of several steps (``all``: every saved one) and kinds of parameters."""
     keep_freed_memory()
-    evaluator = open_evaluator(Path(workdir).expanduser().resolve(), (split,), batch_size)
-    with evaluator.checkpoints() as checkpoints:
-        named = [str(step) for step in checkpoints.steps()] if tuple(steps) == ("all",) else steps
-        wanted = dict.fromkeys(checkpoints.resolve(step) for step in named)
-        if not wanted:
-            raise DataError(f"{evaluator.folder} holds no checkpoint")
-        return [_one(evaluator, checkpoints, split, step, kind, by, plots) for step in wanted for kind in parameters]
+    with together(Stop()) as peers:
+        evaluator = open_evaluator(Path(workdir).expanduser().resolve(), (split,), batch_size)
+        with evaluator.checkpoints() as checkpoints:
+            named = [str(step) for step in checkpoints.steps()] if tuple(steps) == ("all",) else steps
+            wanted = dict.fromkeys(checkpoints.resolve(step) for step in named)
+            if not wanted:
+                raise DataError(f"{evaluator.folder} holds no checkpoint")
+            arguments = (evaluator, checkpoints, peers, split)
+            return [_one(*arguments, step, kind, by, plots) for step in wanted for kind in parameters]
 
 
 def watch(
@@ -100,17 +104,30 @@ def watch(
       wait: seconds from one look to the next.
     """
     keep_freed_memory()
-    folder, seen = Path(workdir).expanduser().resolve(), set[int]()
-    evaluator = open_evaluator(folder, (split,), batch_size)
+    with together(Stop()) as peers:
+        yield from _watched(peers, Path(workdir).expanduser().resolve(), split, batch_size, parameters, by, plots, wait)
+
+
+def _watched(
+    peers: Alone,
+    folder: Path,
+    split: str,
+    batch_size: int | None,
+    parameters: Sequence[str],
+    by: Sequence[str],
+    plots: bool,
+    wait: float,
+) -> Iterator[dict[str, Any]]:
+    evaluator, seen = open_evaluator(folder, (split,), batch_size), set[int]()
     while True:
-        finished = (folder / record.SUMMARY).exists()  # looked at before the steps, so that the last one is not missed
+        finished = peers.told((folder / record.SUMMARY).exists)  # before the steps, so that the last one is not missed
         with evaluator.checkpoints() as checkpoints:
-            fresh = [step for step in checkpoints.steps() if step not in seen]
+            fresh = [step for step in peers.told(checkpoints.steps) if step not in seen]
             for step in fresh:
                 seen.add(step)
                 for kind in parameters:
-                    if step in checkpoints.steps():
-                        yield _one(evaluator, checkpoints, split, step, kind, by, plots)
+                    if step in peers.told(checkpoints.steps):
+                        yield _one(evaluator, checkpoints, peers, split, step, kind, by, plots)
         if finished and not fresh:
             return
         if not fresh:
@@ -120,29 +137,45 @@ def watch(
 def _one(
     evaluator: Evaluator,
     checkpoints: Checkpoints,
+    peers: Alone,
     split: str,
     step: int,
     kind: str,
     by: Sequence[str],
     plots: bool,
 ) -> dict[str, Any]:
-    """Measure one checkpoint and write what was found."""
-    folder, experiment = evaluator.folder, evaluator.experiment
+    """Measure one checkpoint and write what was found; process 0 does what needs no devices."""
     state, parameters = evaluator.restore(checkpoints, step, kind)
     statistics, table = evaluator.predict(split, state)
     tuned = _tuned(evaluator, split, state, table)
+    at = f"{step}-{kind}" if kind else str(step)
+    facts = {"split": split, "step": step, "parameters": parameters, "tuned": tuned}
+    return peers.told(lambda: _measured(evaluator, statistics, table, at, facts, by, plots))
+
+
+def _measured(
+    evaluator: Evaluator,
+    statistics: Statistics,
+    table: Table,
+    at: str,
+    facts: Mapping[str, Any],
+    by: Sequence[str],
+    plots: bool,
+) -> dict[str, Any]:
+    """Return the numbers that the results of a checkpoint amount to, and write them and the results."""
+    folder, experiment = evaluator.folder, evaluator.experiment
+    split, tuned = facts["split"], facts["tuned"]
     units = units_of(experiment.sources[split], table["id"])
     found = measured(experiment.metrics, experiment.tables, table, split, units, tuned)
     first = summarise(statistics, experiment.metrics, split)
     check_same(first, {name: value for name, value in found.values.items() if name in first})
     metrics = {**found.values, **{name: value for name, value in first.items() if name not in found.undefined}}
-    at = f"{step}-{kind}" if kind else str(step)
     store = write_store(folder, split, at, table)
     evaluations = record.read_json(folder / EVALUATION)
     result = {
-        "split": split, "step": step, **as_json(len(table["id"]), found), "metrics": metrics,
+        **facts, **as_json(len(table["id"]), found), "metrics": metrics,
         "reads": 1 + max((entry["reads"] for entry in evaluations.values() if entry["split"] == split), default=0),
-        "parameters": parameters, "tuned": tuned, "signatures": _signatures(experiment.tables),
+        "signatures": _signatures(experiment.tables),
         "predictions": str(store.relative_to(folder)),
         "by": {column: by_column(experiment, split, column, table, units, tuned) for column in by},
     }  # fmt: skip

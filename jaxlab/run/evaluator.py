@@ -22,6 +22,7 @@ from jaxlab.data.table_columns import read
 from jaxlab.optim import evaluation
 from jaxlab.run.assemble import SPLITS, Experiment, assemble, strategy_of
 from jaxlab.run.metrics import fields_read, result_is_read
+from jaxlab.run.processes import joined
 from jaxlab.run.restore import restore
 from jaxlab.run.units import GROUP, START, TIME
 from jaxlab.train.checkpoint import Checkpoints
@@ -120,6 +121,8 @@ def open_evaluator(folder: Path, splits: tuple[str, ...], batch_size: int | None
     shapes = experiment.abstract_step()
     step = _without(experiment.eval_step(strategy.batch_axis, generate=True), unread_results(experiment, shapes[0]))
     fields = stored_fields(experiment, shapes[0])
+    if joined():
+        step = _with_fields(step, frozenset({"id", "mask"}) | fields)
     return Evaluator(
         folder, experiment, strategy, batch_size, strategy.compile(measure(step), donate=False), shapes, fields
     )
@@ -146,6 +149,16 @@ def _without(step: EvalStep, names: frozenset[str]) -> EvalStep:
         return statistics, {name: value for name, value in outputs.items() if name not in names}
 
     return fewer
+
+
+def _with_fields(step: EvalStep, names: frozenset[str]) -> EvalStep:
+    """Return the step with fields of its batch as results, so that they are gathered from all processes."""
+
+    def more(state: TrainState, batch: Batch) -> tuple[Statistics, Outputs]:
+        statistics, outputs = step(state, batch)
+        return statistics, {**{name: value for name, value in batch.items() if name in names}, **outputs}
+
+    return more
 
 
 def stored_fields(experiment: Experiment, state: TrainState) -> frozenset[str]:

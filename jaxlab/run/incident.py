@@ -22,6 +22,7 @@ from jaxlab.core import record
 from jaxlab.core.errors import DivergedError
 from jaxlab.core.types import HostBatch, PyTree, TrainState
 from jaxlab.data.pipeline import Batches
+from jaxlab.run.processes import writes
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.loop import Row
 from jaxlab.train.window import Window
@@ -71,7 +72,7 @@ def find(replay: Replay, error: DivergedError) -> Incident | None:
         with replay.steps(before) as positions:
             before = next(position for position in positions if position.step == step)
     number = replay.batches.number(step)
-    straight = dataclasses.replace(replay.batches, jumps=())
+    straight = dataclasses.replace(replay.batches, jumps=(), rows=slice(None))  # the other processes' rows as well
     return Incident(before, straight[number], number, row, reason)
 
 
@@ -94,11 +95,14 @@ def _first_bad(replay: Replay, began: Position, last: int) -> tuple[int, Row, st
 def keep(workdir: Path, incident: Incident, save_form: Callable[[PyTree], PyTree]) -> None:
     """Write what the autopsy reads, instead of an earlier incident."""
     folder, step = workdir / record.AUTOPSY, incident.before.step
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    if writes():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
     with Checkpoints(folder / record.CHECKPOINTS, keep=1, best=None, mode="min") as checkpoints:
         tree = {"state": incident.before.state, "window": incident.before.window}
         checkpoints.save(step, save_form(tree), {})
+    if not writes():
+        return
     np.savez(folder / BATCH, **incident.batch)
     facts = {
         "step": step,

@@ -15,7 +15,29 @@ _log = logging.getLogger("jaxlab")
 IDS = "data/ids"  # the hash of what was seen: for comparing runs, no curve
 
 
-class Journal:
+class Unwritten:
+    """The journal of a process that does not write the run's directory: warnings go to its terminal, rows nowhere."""
+
+    def __init__(self, process: int) -> None:
+        """Mark what it says with the number of the `process`."""
+        self._handlers: tuple[logging.Handler, ...] = (_terminal(f"process {process}: %(message)s"),)
+        _open_log(self._handlers)
+
+    def write(self, step: int, row: Mapping[str, float]) -> None:
+        """Leave the row to process 0."""
+
+    def rewind(self, step: int) -> None:
+        """Leave the rows to process 0."""
+
+    def sync(self) -> None:
+        """Leave the rows to process 0."""
+
+    def close(self) -> None:
+        """Close the log."""
+        _close_log(self._handlers)
+
+
+class Journal(Unwritten):
     """Goes on where an earlier process stopped after `step`: later rows are dropped, seconds are counted on."""
 
     def __init__(self, workdir: Path, step: int, sinks: Mapping[str, Sink]) -> None:
@@ -24,14 +46,10 @@ class Journal:
         self._sinks = [ServedSink(name, sink) for name, sink in sinks.items()]
         earlier = max((row["wall"] for row in record.read_metrics(workdir)), default=0.0)
         self._began = time.monotonic() - earlier
-        file, terminal = logging.FileHandler(workdir / record.LOG), logging.StreamHandler()
+        file = logging.FileHandler(workdir / record.LOG)
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        terminal.setLevel(logging.WARNING)
-        self._handlers = (file, terminal)
-        for handler in self._handlers:
-            _log.addHandler(handler)
-        _log.setLevel(logging.INFO)
-        _log.propagate = False  # absl's handler on the root would print every sentence through the progress bar
+        self._handlers = (file, _terminal("%(message)s"))
+        _open_log(self._handlers)
 
     def write(self, step: int, row: Mapping[str, float]) -> None:
         """Write one row, with ``wall``: the seconds that the run has taken, earlier processes included."""
@@ -55,7 +73,25 @@ class Journal:
         for sink in self._sinks:
             sink.close()
         self._metrics.close()
-        for handler in self._handlers:
-            _log.removeHandler(handler)
-            handler.close()
-        _log.propagate = True
+        super().close()
+
+
+def _terminal(form: str) -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter(form))
+    return handler
+
+
+def _open_log(handlers: tuple[logging.Handler, ...]) -> None:
+    for handler in handlers:
+        _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    _log.propagate = False  # absl's handler on the root would print every sentence through the progress bar
+
+
+def _close_log(handlers: tuple[logging.Handler, ...]) -> None:
+    for handler in handlers:
+        _log.removeHandler(handler)
+        handler.close()
+    _log.propagate = True

@@ -21,7 +21,7 @@ from jaxlab.data.feeding import chunk_steps, feed, prefetch
 from jaxlab.data.pipeline import Batches
 from jaxlab.run.assemble import Experiment
 from jaxlab.run.incident import Position
-from jaxlab.run.journal import IDS, Journal
+from jaxlab.run.journal import IDS, Unwritten
 from jaxlab.run.spikes import SpikeAlarm
 from jaxlab.train import loop
 from jaxlab.train.checkpoint import Checkpoints
@@ -37,7 +37,7 @@ def make_plan(
     experiment: Experiment,
     statistics: Statistics,
     strategy: Strategy,
-    journal: Journal,
+    journal: Unwritten,
     checkpoints: Checkpoints,
     alarm: SpikeAlarm,
 ) -> loop.Plan:
@@ -81,7 +81,7 @@ def make_plan(
         write=write,
         save=save,
         progress=lambda step: None,
-        stopping=lambda: False,
+        stopping=lambda step: False,
     )
 
 

@@ -20,10 +20,12 @@ from jaxlab.core.types import TrainState
 from jaxlab.data.pipeline import Batches
 from jaxlab.run.assemble import Experiment
 from jaxlab.run.incident import Incident, Position, Replay, find, keep
-from jaxlab.run.journal import Journal
+from jaxlab.run.journal import Unwritten
 from jaxlab.run.plan import run_loop, steps_again
+from jaxlab.run.processes import writes
 from jaxlab.run.program import note
 from jaxlab.train import loop
+from jaxlab.train.across import new_barrier, wait_at
 from jaxlab.train.non_finite import intact
 from jaxlab.train.parallel import Strategy
 
@@ -48,7 +50,7 @@ def train_through(
     plan: loop.Plan,
     first: Position,
     begin: Callable[[], Position],
-    journal: Journal,
+    journal: Unwritten,
 ) -> None:
     """Train to the plan's last step.
 
@@ -111,9 +113,11 @@ def _look(
     return find(Replay(begin, again, plan.summarise, looked_intact, batches), diverged)
 
 
-def _roll_back(folder: Path, step: int, number: int, diverged: DivergedError, journal: Journal) -> None:
+def _roll_back(folder: Path, step: int, number: int, diverged: DivergedError, journal: Unwritten) -> None:
     """Write down that the data up to batch `number` are left out from `step` on."""
     entry = {"at": step, "far": number + 1 - step, "noticed": diverged.step, "reason": str(diverged)}
-    record.write_json(folder / record.ROLLBACKS, {"rollbacks": [*rollbacks(folder), entry]})
+    if writes():
+        record.write_json(folder / record.ROLLBACKS, {"rollbacks": [*rollbacks(folder), entry]})
+    wait_at(new_barrier("rollback"))
     journal.rewind(step)
     _log.warning("rolled back to step %d; the data go on after batch %d", step, number)

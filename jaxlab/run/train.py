@@ -22,11 +22,13 @@ from jaxlab.run.continuing import Fork, allowed_changes, check_fork, read_fork, 
 from jaxlab.run.deterministic import make_deterministic, say_cost
 from jaxlab.run.host_memory import keep_freed_memory
 from jaxlab.run.incident import Position
-from jaxlab.run.journal import IDS, Journal
+from jaxlab.run.journal import IDS, Journal, Unwritten
 from jaxlab.run.lock import one_writer
 from jaxlab.run.optimizer import log_rules, rule_matches
 from jaxlab.run.overheard import overheard, say
+from jaxlab.run.peers import Alone, together
 from jaxlab.run.plan import make_plan, validation
+from jaxlab.run.processes import writes
 from jaxlab.run.restore import restore_or_init
 from jaxlab.run.result import Run
 from jaxlab.run.rollback import train_through
@@ -70,12 +72,13 @@ def train(
         make_deterministic()
     folder = Path(workdir).expanduser().resolve()
     fork = read_fork(fork_from, folder) if fork_from else None
-    with contextlib.ExitStack() as stack, stop_requests() as stop:
+    with contextlib.ExitStack() as stack, stop_requests() as stop, together(stop) as peers:
         try:
-            if (folder / record.CONFIG).exists():
-                _go_on(folder, config, fork, fallback, stop, stack)
+            if peers.told((folder / record.CONFIG).exists):
+                _go_on(folder, config, fork, fallback, stop, peers, stack)
             else:
-                _begin(folder, config, {**(origin or {}), **_origin_of(fork)}, stop, stack)
+                _begin(folder, config, {**(origin or {}), **_origin_of(fork)}, stop, peers, stack)
+            peers.barrier()  # the summary is there for all
         except Exception as error:
             if stop.asked() and not stop.stepping and not isinstance(error, PreemptedError):
                 raise PreemptedError("stopped before the first step; run the same command to go on") from error
@@ -88,7 +91,13 @@ def _origin_of(fork: Fork | None) -> dict[str, Any]:
 
 
 def _go_on(
-    folder: Path, config: ConfigDict, fork: Fork | None, fallback: bool, stop: Stop, stack: contextlib.ExitStack
+    folder: Path,
+    config: ConfigDict,
+    fork: Fork | None,
+    fallback: bool,
+    stop: Stop,
+    peers: Alone,
+    stack: contextlib.ExitStack,
 ) -> None:
     """Resume the run at `folder`; a run of another config is refused before its data are opened."""
     changes = allowed_changes(folder, config)
@@ -99,16 +108,18 @@ def _go_on(
             raise UsageError(f"config.train.steps={config.train.steps}: the run has taken {done['step']} already")
         _log.info("%s is finished", folder)
         return
-    stack.enter_context(one_writer(folder))
+    if writes():
+        stack.enter_context(one_writer(folder))
     experiment = assemble(config, learnt=record.read_learnt(folder))
-    _train(folder, experiment, [], stop, values=None, changes=changes, fallback=fallback)
+    _train(folder, experiment, [], stop, peers, values=None, changes=changes, fallback=fallback)
 
 
 def _begin(
-    folder: Path, config: ConfigDict, origin: Mapping[str, Any], stop: Stop, stack: contextlib.ExitStack
+    folder: Path, config: ConfigDict, origin: Mapping[str, Any], stop: Stop, peers: Alone, stack: contextlib.ExitStack
 ) -> None:
     """Make the run at `folder`; what cannot be trained leaves no directory."""
-    record.check_free(folder)
+    if writes():
+        record.check_free(folder)
     experiment = assemble(config)
     state, _ = experiment.abstract_step()
     strategy_of(config)
@@ -116,15 +127,24 @@ def _begin(
     said: list[logging.LogRecord] = []
     with overheard(said):
         values = experiment.initial_values()
+    if writes():
+        _open(folder, experiment, origin, stack)
+    peers.barrier()
+    if not (folder / record.CONFIG).exists():
+        raise UsageError(f"{folder} is another directory here than for process 0; expected one that all processes see")
+    _train(folder, experiment, said, stop, peers, values=values, changes={}, fallback=False)
+
+
+def _open(folder: Path, experiment: Experiment, origin: Mapping[str, Any], stack: contextlib.ExitStack) -> None:
+    """Write what stands in a run's directory from the beginning."""
     record.claim(folder)
     stack.enter_context(one_writer(folder))
     if (folder / record.CONFIG).exists():
         raise UsageError(f"{folder} was begun by another process meanwhile; run the same command again")
-    record.open_run(folder, config, origin)
+    record.open_run(folder, experiment.config, origin)
     record.write_learnt(folder, experiment.learnt)
     write_splits(folder, experiment.sources)
     keep_tokenizers(folder, experiment.sources)
-    _train(folder, experiment, said, stop, values=values, changes={}, fallback=False)
 
 
 def _train(
@@ -132,6 +152,7 @@ def _train(
     experiment: Experiment,
     said: list[logging.LogRecord],
     stop: Stop,
+    peers: Alone,
     *,
     values: Mapping[str, Any] | None,
     changes: Mapping[str, tuple[Any, Any]],
@@ -139,27 +160,31 @@ def _train(
 ) -> None:
     config, train = experiment.config, experiment.config.train
     shapes, strategy = experiment.abstract_step(), strategy_of(config)
-    with Checkpoints(
-        folder / record.CHECKPOINTS, keep=train.keep, best=train.best, mode=train.best_mode
-    ) as checkpoints:
+    kept = Checkpoints(folder / record.CHECKPOINTS, keep=train.keep, best=train.best, mode=train.best_mode)
+    with kept as checkpoints, peers.guarded():
         with overheard(said):
             state, window, step = restore_or_init(folder, experiment, shapes, strategy, checkpoints, values, fallback)
         del values  # as large as the model
         if step > train.steps:
             raise UsageError(f"config.train.steps={train.steps}: the run has taken {step} already")
-        write_changes(folder, config, changes, step)
-        (folder / record.SUMMARY).unlink(missing_ok=True)  # of a run that gets more steps
         earlier = [row["train/loss"] for row in record.read_metrics(folder) if "train/loss" in row]
-        journal = Journal(folder, step, make_sinks(config, folder, step))
-        with contextlib.closing(journal), watchdog(train.watchdog, step, folder / record.LOG) as progress:
+        peers.barrier()  # all have read what process 0 may change now
+        if writes():
+            write_changes(folder, config, changes, step)
+            (folder / record.SUMMARY).unlink(missing_ok=True)  # of a run that gets more steps
+        journal = (
+            Journal(folder, step, make_sinks(config, folder, step)) if writes() else Unwritten(jax.process_index())
+        )
+        log = folder / record.LOG if writes() else None
+        with contextlib.closing(journal), watchdog(train.watchdog, step, log, peers.last_words) as progress:
             say(said)
-            _say_start(experiment, shapes[0].params, step, changes)
+            _say_start(experiment, shapes[0].params, step, changes, peers.table)
             alarm = SpikeAlarm(train.spike, earlier)
             plan = make_plan(experiment, shapes[1], strategy, journal, checkpoints, alarm)
             hooks = [*validation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]
-            plan = dataclasses.replace(plan, hooks=hooks, progress=progress, stopping=stop.asked)
-            # last, as it names the modules in use, those of sinks and hooks among them
-            record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
+            plan = dataclasses.replace(plan, hooks=hooks, progress=progress, stopping=peers.stopping)
+            if writes():  # last, as it names the modules in use, those of sinks and hooks among them
+                record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
 
             def begin() -> Position:
                 state, window, step = restore_or_init(folder, experiment, shapes, strategy, checkpoints, None, fallback)
@@ -170,11 +195,16 @@ def _train(
             stop.wait_for_step()
             train_through(folder, experiment, strategy, plan, first, begin, journal)
             _log.info("finished at step %d", train.steps)
-    record.finish(folder, _summary(config, folder))
+    if writes():
+        record.finish(folder, _summary(config, folder))
 
 
-def _say_start(experiment: Experiment, params: Any, step: int, changes: Mapping[str, tuple[Any, Any]]) -> None:
+def _say_start(
+    experiment: Experiment, params: Any, step: int, changes: Mapping[str, tuple[Any, Any]], table: str
+) -> None:
     config = experiment.config
+    if table:
+        _log.info("%s", table)
     log_sampling(experiment.sources, experiment.weights and experiment.weights.rows)
     log_rules(rule_matches(config.optimizer, params))
     if config.deterministic:

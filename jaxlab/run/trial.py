@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from jaxlab.core import trust
 from jaxlab.core.errors import JaxlabError, PreemptedError, UsageError
 from jaxlab.run.environment import available_cpus
+from jaxlab.run.processes import SIGNS
 
 _COMMAND = "import sys; from jaxlab.cli import main; sys.exit(main())"
 _DEVICE_FLAG = "--xla_force_host_platform_device_count"
@@ -44,7 +45,8 @@ def surroundings(
       paths: looked in for modules before this process's own.
       cwd: the folder that the training is started in, where it is not this process's.
     """
-    found = {**os.environ, **(variables or {})}
+    launched = {sign for signs in SIGNS.values() for sign in signs}  # what says that there are other processes
+    found = {name: value for name, value in os.environ.items() if name not in launched} | dict(variables or {})
     here = [place or str(Path.cwd()) for place in sys.path]
     found["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*paths, *here, str(cwd or Path.cwd())]))
     named = (text.partition(":")[0].partition(".")[0] for _, text, _ in trust.import_paths(config))

@@ -3,6 +3,7 @@
 A save writes to a folder of its own in the background; when all is on the disk, with the digest of every file, a rename
 makes it the step's. So a step is whole or not there, and what has changed since is noticed before it is used.
 A save holds one copy of the tree in the host's memory until it is written, and no second one: the next save waits.
+Of several processes each writes its part, and process 0 the digests of all.
 Usage: ``with Checkpoints(folder, keep=2, best="valid/accuracy", mode="max") as checkpoints: checkpoints.save(...)``;
 leaving the block waits for the save in the background, which would otherwise be lost.
 """
@@ -18,13 +19,12 @@ from pathlib import Path
 from types import TracebackType
 
 import absl.logging
-import jax
 import orbax.checkpoint as ocp
 
 from jaxlab.core.errors import CorruptError, DataError, UsageError
 from jaxlab.core.tree import named_leaves
 from jaxlab.core.types import PyTree
-from jaxlab.train import disk, manifest
+from jaxlab.train import across, disk, manifest
 from jaxlab.train.like import check_like
 from jaxlab.train.manifest import ITEM, Manifest
 
@@ -55,7 +55,9 @@ class Checkpoints:
         self._orbax = ocp.AsyncCheckpointer(handler)
         if writable:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _sweep(self._folder)
+            if across.writes():
+                _sweep(self._folder)
+            across.wait_at(across.new_barrier("swept"))
 
     def __enter__(self) -> Checkpoints:
         """Return itself."""
@@ -85,21 +87,23 @@ class Checkpoints:
         leaves = named_leaves(tree)
         disk.check_save(self._folder, step, disk.bytes_of(leaves.values()))
         saving = self._folder / f"{_SAVING}{step}"
-        shutil.rmtree(saving, ignore_errors=True)
+        if across.writes():
+            shutil.rmtree(saving, ignore_errors=True)
         self._orbax.save(saving / ITEM, args=ocp.args.PyTreeSave(tree))
         described = {name: (list(x.shape), str(x.dtype)) for name, x in leaves.items()}
-        arguments = (saving, Manifest(step, dict(metrics), described, {}))
+        arguments = (saving, Manifest(step, dict(metrics), described, {}), across.new_barrier("saved"))
         self._thread = threading.Thread(target=self._finish, args=arguments, name="jaxlab-save")
         self._thread.start()
 
-    def _finish(self, saving: Path, contents: Manifest) -> None:
+    def _finish(self, saving: Path, contents: Manifest, saved: str) -> None:
         """Wait for Orbax, then make what it wrote the step's checkpoint and remove what need not stay."""
         try:
-            self._orbax.wait_until_finished()
-            if jax.process_index() == 0:
+            self._orbax.wait_until_finished()  # of several processes: until all have written
+            if across.writes():
                 manifest.write(saving, contents._replace(files=manifest.digests(saving)))
                 _put_in_place(saving, self._folder / str(contents.step))
                 self._remove_others()
+            across.wait_at(saved)  # so that all see the same steps
         except BaseException as error:  # raised again by the loop, which can end the run
             self._error = error
 
@@ -176,7 +180,7 @@ class Checkpoints:
         contents = manifest.read(folder)
         if contents is None:
             raise CorruptError(f"{folder / manifest.NAME} is not what was written; {self._way_on(step)}")
-        damage = manifest.damage(folder, contents)
+        damage = across.damage(folder, contents)
         if damage is not None:
             raise CorruptError(f"the checkpoint of step {step} is damaged: {damage}; {self._way_on(step)}")
         check_like(folder, contents.leaves, like)

@@ -29,7 +29,8 @@ def predict(
     Args:
       state: whose parameters are used.
       batches: (host chunk, device chunk) pairs of one batch each, in order.
-      measure: the compiled evaluation step.
+      measure: the compiled evaluation step; of several processes, its outputs hold ``id``, ``mask`` and `fields` too,
+        of which each has only its own rows on the host.
       strategy: which compiled it.
       fields: of the batches, to be kept beside the outputs where there is none of that name.
     """
@@ -38,10 +39,10 @@ def predict(
     for host, device in batches:
         statistics, outputs = measure(state, device)
         collected.append(strategy.fetch(statistics))
-        kept = {name: host[name][0] for name in fields if name in host}
-        rows = {**kept, "id": host["id"][0], **strategy.fetch_rows(dict(outputs))}
-        real = host["mask"][0] > 0
-        tables.append({name: np.asarray(value)[real] for name, value in rows.items()})
+        kept = {name: host[name][0] for name in ("id", "mask", *fields) if name in host}
+        rows = {**kept, **strategy.fetch_rows(dict(outputs))}
+        real, wanted = rows["mask"] > 0, rows.keys() - ({"mask"} - set(fields))
+        tables.append({name: np.asarray(value)[real] for name, value in rows.items() if name in wanted})
     return _sum(collected), {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 

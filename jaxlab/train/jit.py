@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.mesh import BATCH
 from jaxlab.core.types import HostBatch, PyTree, Rules, TrainState
+from jaxlab.train.across import spread, spread_rows, whole
 from jaxlab.train.compilation import blocking_if_need_be, watch_compilations
 from jaxlab.train.placement import WHOLE, Placement
 
@@ -66,9 +67,11 @@ class Jit:
         if self._identity is not None:
             with jax.transfer_guard_host_to_device("allow"):
                 return self._identity(chunk)
-        if jax.process_count() == 1:
-            return jax.device_put(chunk, self._chunks)
-        return {name: jax.make_array_from_process_local_data(self._chunks, x) for name, x in chunk.items()}
+        return spread_rows(chunk, self._chunks)
+
+    def chunk_shape(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        """Return the shape of a chunk's field [C, B, ...] with its placement, to lower a step for."""
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=self._chunks)
 
     def compile(self, function: Callable[..., PyTree], *, donate: bool, shapes: int = 1) -> Callable[..., PyTree]:
         watched = watch_compilations(function, shapes)
@@ -84,13 +87,13 @@ class Jit:
         )
 
     def replicate(self, tree: PyTree) -> PyTree:
-        return jax.device_put(tree, self._of(tree))
+        return spread(tree, self._of(tree))
 
     def fetch(self, tree: PyTree) -> PyTree:
-        return jax.device_get(tree)
+        return jax.device_get(whole(tree))
 
     def fetch_rows(self, tree: PyTree) -> PyTree:
-        return jax.device_get(tree)
+        return jax.device_get(whole(tree))
 
     def _of(self, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda _: self._whole, tree) if self._alone else self.placement.of(tree)

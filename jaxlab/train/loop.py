@@ -44,7 +44,7 @@ class Plan:
     write: Callable[[int, Row], None]
     save: Callable[[int, TrainState, Window, Row], None]
     progress: Callable[[int], None]  # told every step that the devices have finished
-    stopping: Callable[[], bool]
+    stopping: Callable[[int], bool]  # asked after every dispatch, with its step
 
 
 def run(plan: Plan, state: TrainState, window: Window, step: int, chunks: Chunks) -> TrainState:
@@ -80,7 +80,7 @@ def run(plan: Plan, state: TrainState, window: Window, step: int, chunks: Chunks
                 pending.add(step, window, closed)
                 if closed:
                     window = plan.zeros
-                if step == event or plan.stopping():
+                if step == event or plan.stopping(step):
                     with clock.paused():
                         _observe(plan, pending, step, state, window)
                     event = _next_event(plan, step)
@@ -96,7 +96,7 @@ def _next_event(plan: Plan, step: int) -> int:
 def _observe(plan: Plan, pending: _Pending, step: int, state: TrainState, window: Window) -> None:
     """Call the hooks that are due, save where that is due, and leave where that was asked for."""
     due = [hook for hook in plan.hooks if step % hook.every == 0 or step == plan.last]
-    stopping = plan.stopping() and step < plan.last
+    stopping = plan.stopping(step) and step < plan.last
     saving = stopping or step % plan.checkpoint_every == 0 or step == plan.last
     if not due and not saving:
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,13 +78,19 @@ def _digest(contents: Any) -> str:
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
-def damage(folder: Path, manifest: Manifest) -> Damage | None:
+def damage(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> Damage | None:
     """Return the first file that is missing or differs from what was saved; reads every byte.
+
+    Args:
+      folder: of the step.
+      manifest: its own.
+      names: of the files to look at; None: all.
 
     Raises:
       DataError: a file's name leads out of `folder`.
     """
-    for name, (size, digest) in manifest.files.items():
+    for name in manifest.files if names is None else names:
+        size, digest = manifest.files[name]
         path = inside(folder, name)
         try:
             with path.open("rb") as file:

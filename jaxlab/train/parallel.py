@@ -84,6 +84,9 @@ def make_strategy(
         raise ConfigError(f"config.parallel.strategy={strategy!r}{did_you_mean(strategy, ('jit', 'pmap'))}")
     sizes = mesh_sizes(mesh, len(devices))
     used = devices[: math.prod(sizes.values())]
+    idle = {device.process_index for device in devices} - {device.process_index for device in used}
+    if idle:
+        raise ConfigError(f"config.parallel.mesh: {len(used)} of {len(devices)} devices leave process {min(idle)} none")
     if strategy == "jit":
         return Jit(used, sizes, rules, offload)
     for axis, size in sizes.items():

@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxlab.core.mesh import DATA
 from jaxlab.core.types import HostBatch, PyTree
+from jaxlab.train.across import spread
 from jaxlab.train.compilation import blocking_if_need_be, watch_compilations
 
 
@@ -23,20 +25,23 @@ class Pmap:
     batch_axis: str | None = DATA
 
     def __init__(self, devices: list[jax.Device]) -> None:
-        """Use `devices`, in order."""
+        """Use `devices`, in order; of several processes, arrays hold what is on this one's."""
         self._devices, self.batch_parts = devices, len(devices)
-        mesh = Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
-        self._split = NamedSharding(mesh, P(DATA))
+        self._local = [device for device in devices if device.process_index == jax.process_index()]
+        self._split = NamedSharding(_mesh(self._local), P(DATA))
+        self._saved: Sharding = NamedSharding(_mesh(devices), P())
+        if len(self._local) == len(devices):
+            self._saved = SingleDeviceSharding(devices[0])
 
     def rows(self, batch_size: int) -> slice:
-        share = batch_size // jax.process_count()
-        return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        share, first = batch_size // len(self._devices), self._devices.index(self._local[0])
+        return slice(first * share, (first + len(self._local)) * share)
 
     def init(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
         return self.replicate(jax.jit(function)(*arguments))
 
     def put_chunk(self, chunk: HostBatch) -> PyTree:
-        count = len(self._devices)
+        count = len(self._local)
         return jax.device_put({name: _split_rows(x_CB, count) for name, x_CB in chunk.items()}, self._split)
 
     def compile(self, function: Callable[..., PyTree], *, donate: bool, shapes: int = 1) -> Callable[..., PyTree]:
@@ -45,14 +50,13 @@ class Pmap:
         return blocking_if_need_be(compiled, self._devices)
 
     def save_form(self, tree: PyTree) -> PyTree:
-        return jax.device_put(self.fetch(tree), self._devices[0])
+        return spread(self.fetch(tree), self._saved)
 
     def saved_shapes(self, shapes: PyTree) -> PyTree:
-        place = SingleDeviceSharding(self._devices[0])
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._saved), shapes)
 
     def replicate(self, tree: PyTree) -> PyTree:
-        count = len(self._devices)
+        count = len(self._local)
         stacked = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (count, *np.shape(x))), jax.device_get(tree))
         return jax.device_put(stacked, self._split)
 
@@ -60,7 +64,12 @@ class Pmap:
         return jax.tree.map(lambda x_1: x_1[0], jax.device_get(jax.tree.map(lambda x_D: x_D.addressable_data(0), tree)))
 
     def fetch_rows(self, tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda x_DB: x_DB.reshape(-1, *x_DB.shape[2:]), jax.device_get(tree))
+        rows = jax.tree.map(lambda x_DB: x_DB.reshape(-1, *x_DB.shape[2:]), jax.device_get(tree))
+        return rows if len(self._local) == len(self._devices) else multihost_utils.process_allgather(rows, tiled=True)
+
+
+def _mesh(devices: list[jax.Device]) -> Mesh:
+    return Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
 
 
 def _split_rows(x_CB: np.ndarray, count: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from contract_cases import SIZE
 from contract_discovery import FOUND, Case, make_batch, make_trained
 
 from jaxlab.core.tree import named_leaves, unpack
+from jaxlab.run.collectives import collectives
 from jaxlab.train.parallel import make_strategy
 from jaxlab.train.step import init_state, make_train_step
 from jaxlab.train.window import open_window, single
@@ -30,8 +31,8 @@ from jaxlab.train.window import open_window, single
 ROWS = np.arange(16) % SIZE
 
 
-def step(case: Case, kind: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], float]:
-    """Return the parameters before and after a step, and its mean loss."""
+def step(case: Case, kind: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], float, str]:
+    """Return the parameters before and after a step, its mean loss and under jit the compiled program."""
     strategy = make_strategy(kind, {"data": -1}, jax.devices())
     model, objective = make_trained(case, strategy.batch_axis)
     optimizer = optax.sgd(0.1)
@@ -46,22 +47,27 @@ def step(case: Case, kind: str) -> tuple[dict[str, np.ndarray], dict[str, np.nda
     window = strategy.init(lambda: open_window(shapes))
     before = {name: np.array(x) for name, x in named_leaves(strategy.fetch(state.params)).items()}
     advance = strategy.compile(single(train_step, strategy.batch_axis), donate=False)
-    after, window = advance(state, window, strategy.put_chunk(chunk))
+    arguments = (state, window, strategy.put_chunk(chunk))
+    compiled = advance.lower(*arguments).compile() if kind == "jit" else advance
+    after, window = jax.block_until_ready(compiled(*arguments))
     sums = unpack(strategy.fetch(window).sums, shapes)["loss"]
     after_leaves = {name: np.array(x) for name, x in named_leaves(strategy.fetch(after.params)).items()}
-    return before, after_leaves, float(sums["sum"] / sums["weight"])
+    text = compiled.as_text() if kind == "jit" else ""
+    return before, after_leaves, float(sums["sum"] / sums["weight"]), text
 
 
 def main() -> None:
     """Print by model: the parameters, those that a step left as they were, and how far pmap is from jit."""
     results: dict[str, Any] = {}
     for place, case in enumerate(case for case in FOUND if case.kind == "model"):
-        before, after, loss = step(case, "jit")
-        _, mapped, mapped_loss = step(case, "pmap")
+        before, after, loss, text = step(case, "jit")
+        _, mapped, mapped_loss, _ = step(case, "pmap")
         results[f"{case.path} {place}"] = {
             "loss": loss, "pmap loss": mapped_loss, "parameters": len(before),
             "unmoved": [n for n in before if np.array_equal(before[n], after[n])],
             "not finite": [n for n in after if not np.isfinite(after[n]).all()],
+            "travels": {kind: travel.bytes for kind, travel in collectives(text).items()},
+            "bytes": sum(int(x.nbytes) for x in before.values()),
             "distance": max(float(np.abs(after[n] - mapped[n]).max()) for n in after),
         }  # fmt: skip
     print(json.dumps({"devices": jax.device_count(), "models": results}))

@@ -56,7 +56,7 @@ def make_plan(**changes):
         replicate=strategy.replicate,
         log_every=2, checkpoint_every=100, best="valid/loss", hooks=(), zeros=zeros, summarise=summarise,
         write=lambda step, row: written.append((step, row["train/loss"])),
-        save=lambda *_: None, progress=lambda step: None, stopping=lambda: False,
+        save=lambda *_: None, progress=lambda step: None, stopping=lambda step: False,
     )  # fmt: skip
     return dataclasses.replace(plan, **changes), written, strategy
 
