@@ -1,6 +1,7 @@
 """Decoders of Llama's sizes on random tokens, to plan: nothing is learnt, and nothing has to be downloaded.
 
     jaxlab check --config=configs/llama_decoder.py:one_b --devices=8 --hardware=h100
+    jaxlab train --config=configs/llama_decoder.py --workdir=runs/speed --config.train.steps=20
 
 ``one_b`` has the shapes of Llama 3.2 1B (1,235,814,400 parameters), ``eight_b`` those of Llama 3.1 8B (8,030,261,248);
 the default, 110 million, trains anywhere. What the plans say of 8 to 4,096 chips stands in docs/scale.md. For a real

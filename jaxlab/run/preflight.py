@@ -1,6 +1,6 @@
 """Whether a run fits named hardware, how fast it may be and what it costs: ``check --devices=N --hardware=NAME``.
 
-Memory is linear in the rows of a batch: two small batches are compiled, and a larger one follows.
+Memory is linear in the rows of a batch: the config's batch and half of it are compiled, and a larger one follows.
 Usage: ``preflight(experiment, devices=8, hardware="h100")``.
 """
 
@@ -51,7 +51,7 @@ def preflight(experiment: Experiment, devices: int, hardware: str = "", price: f
     known = chip(hardware) if hardware else None
     planner = Planner(experiment, devices)
     rows = _rows(experiment, planner)
-    total, temporary, travels = lines(planner)
+    total, temporary, travels = lines(planner, rows)
     state = planner.state_bytes()
     flops = counts(experiment)
     gathered = bytes_of(planner.shapes[0].params) // (devices // planner.sizes[DATA] // planner.sizes[FSDP])
@@ -107,9 +107,10 @@ def _line(first: tuple[int, float], second: tuple[int, float]) -> Line:
     return Line(first[1] - slope * first[0], slope)
 
 
-def lines(planner: Planner) -> tuple[Line, Line, dict[str, tuple[Travel, Line]]]:
+def lines(planner: Planner, rows: int) -> tuple[Line, Line, dict[str, tuple[Travel, Line]]]:
     """Return how all memory, temporary memory and what travels grow with the rows of a replica."""
-    few, more = 2 * planner.rows, 4 * planner.rows  # of one row alone, XLA may plan otherwise
+    more = max(rows, 2 * planner.rows)
+    few = max(planner.rows, more // 2 // planner.rows * planner.rows)
     small, large = planner.compiled(few), planner.compiled(more)
     travels = {
         kind: (large.travels[kind], _line((few, small.travels.get(kind, Travel(0, 0)).bytes), (more, found.bytes)))

@@ -37,7 +37,7 @@ def test_a_step_under_jit_leaves_finite_parameters_and_moves_them(trained):
 def test_under_jit_nothing_travels_but_gradients_once_and_sums(trained):
     for name, model in trained.items():
         assert set(model["travels"]) == {"all-reduce"}, name
-        # beside each gradient once: sums of batch normalisation, and a table's second gradient where it is also the head
+        # beside each gradient once: sums of batch normalisation, a table's second gradient where it is the head too
         assert model["travels"]["all-reduce"] < 1.2 * model["bytes"] + 400, name
 
 
