@@ -46,12 +46,13 @@ CASES = (
 def main() -> int:
     """Write the table and print it."""
     table = [
-        "Memory of a step on one of 8 virtual devices: as `jaxlab check` plans it (two replicas compiled; four times the"
-        " batch by the line through the batch and its half), and as the compiled program for all 8 has it. FLOPs of the"
-        " step: products and convolutions counted from the jaxpr, and XLA's own count of all operations.",
+        "Memory of a step on one of 8 virtual devices: as `jaxlab check` plans it (two replicas compiled; four times"
+        " the batch by the line through the batch and its half), and as the compiled program for all 8 has it. FLOPs of"
+        " the step: products and convolutions counted from the jaxpr, against XLA's own count of all operations (which"
+        " has a loop over time, as in the LSTM, once).",
         "`python scripts/plan_accuracy.py`",
         "",
-        "| config | batch | planned MiB | compiled MiB | ratio | four times: planned | compiled | ratio | FLOPs / XLA's |",
+        "| config | batch | planned MiB | compiled MiB | ratio | 4 ×: planned | compiled | ratio | FLOPs / XLA's |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     jax.config.update("jax_num_cpu_devices", DEVICES)
