@@ -1,4 +1,4 @@
-"""Whatever happens to one process, all end within half a minute, with a sentence, and go on when started again."""
+"""Whatever happens to one process, all end soon, with a sentence, and go on when started again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from train_helpers import rows, saved_steps
 from jaxlab.core import record
 
 pytestmark = pytest.mark.slow
-SOON = 30.0  # seconds within which all are to be gone
+SOON = 90.0  # seconds within which all are to be gone: half a minute, and more where tests share the machine
 
 
 def disturbed(preset: str, workdir: Path, act, **settings) -> list[Ended]:
