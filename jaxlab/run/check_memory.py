@@ -63,12 +63,12 @@ def with_model_field(experiment: Experiment, name: str, value: Any) -> Experimen
     """Return the experiment with a field of its model changed; one whose model has no such field as it is."""
     if name not in experiment.config.model:
         return experiment
-    node = copy.deepcopy(experiment.config.model)
-    with node.unlocked():
-        node[name] = value
+    config = copy.deepcopy(experiment.config)
+    with config.unlocked():
+        config.model[name] = value
 
     def make_model(batch_axis: str | None) -> Any:
-        context = {"data": experiment.data, "total_steps": experiment.config.train.steps, "batch_axis": batch_axis}
-        return build(node, path="config.model", **context)
+        context = {"data": experiment.data, "total_steps": config.train.steps, "batch_axis": batch_axis}
+        return build(config.model, path="config.model", **context)
 
-    return experiment._replace(make_model=make_model)
+    return experiment._replace(config=config, make_model=make_model)

@@ -18,7 +18,8 @@ HIDDEN = 0.5  # of the communication, that goes on beside the computation
 ASSUMPTIONS = (
     f"matrix products run at {EFFICIENCY:.0%} of the chip's peak in bfloat16, which config.train.precision has to be",
     f"{HIDDEN:.0%} of the communication is hidden behind computation; the bounds have all and none of it hidden",
-    "memory traffic: the state read and written once, gathered parameters three times, kept activations four times",
+    "memory traffic: the state read and written once, gathered parameters read three times, and what every product of"
+    " matrices reads and writes; all that is element-wise is fused into those",
     "along fsdp, gradients are reduced by reduce-scatter, half of the all-reduce that XLA's CPU backend plans",
     "bfloat16 activations travel as float32 in that plan: between tensor-parallel layers twice what they would",
     "axes but data lie within the fast links where they are no more than these join; nothing else waits (data, Python)",
@@ -32,7 +33,7 @@ class Work(NamedTuple):
     model_flops: float  # without
     state: int
     gathered: int
-    activations: int
+    products: int  # what products of matrices read and write
     travels: Mapping[str, Travel]  # of one replica
     gradients: int
 
@@ -54,7 +55,7 @@ class Estimate(NamedTuple):
 def estimate(work: Work, hardware: Hardware, sizes: Mapping[str, int]) -> Estimate:
     """Return the estimate for a device of a mesh with such `sizes`."""
     compute = work.flops / (hardware.flops * EFFICIENCY)
-    traffic = 2 * work.state + 3 * work.gathered + 4 * work.activations
+    traffic = 2 * work.state + 3 * work.gathered + work.products
     memory = traffic / hardware.memory_bandwidth
     sent = communication(work, hardware, sizes)
     busy = max(compute, memory)
