@@ -14,9 +14,12 @@ def print_check(result: dict[str, Any]) -> None:
     config = Table("field", "value", title="config")
     for path, value in result["config"].items():
         config.add_row(path, repr(value))
-    parameters = Table("parameter", "shape", "count", title=f"{result['parameter_count']:,} parameters")
+    lies = result["preflight"]["parameters"] if result["preflight"] else {}
+    more = ("split over", "bytes a device") if lies else ()
+    parameters = Table("parameter", "shape", "count", *more, title=f"{result['parameter_count']:,} parameters")
     for name, leaf in result["parameters"].items():
-        parameters.add_row(name, " × ".join(map(str, leaf["shape"])) or "scalar", f"{leaf['count']:,}")
+        cells = (lies[name]["split"], _bytes(lies[name]["bytes"])) if lies else ()
+        parameters.add_row(name, " × ".join(map(str, leaf["shape"])) or "scalar", f"{leaf['count']:,}", *cells)
     rules = Table("config.optimizer", "pattern", "value", "arrays", "parameters", title="rules, the first match wins")
     for path, found in result["rules"].items():
         for rule in found:

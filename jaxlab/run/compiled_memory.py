@@ -24,6 +24,7 @@ from jaxlab.run.assemble import Experiment
 from jaxlab.run.collectives import Travel, collectives
 from jaxlab.train.jit import Jit
 from jaxlab.train.parallel import mesh_sizes
+from jaxlab.train.placement import Placed
 from jaxlab.train.window import single, window_shapes
 
 PARTS = ("params", "opt_state", "ema", "model_state")
@@ -77,16 +78,15 @@ class Planner:
     def state_bytes(self) -> dict[str, int]:
         """Return the bytes of the state's parts on one device; what lies on the host is left out."""
         found = dict.fromkeys(PARTS, 0)
-        for placed in self.strategy.placement.describe(self.shapes[0]):
+        for placed in self.placed():
             part = placed.name.partition("/")[0]
             if part in found and not placed.on_host:
                 found[part] += placed.bytes
         return found
 
-    def left_whole(self) -> dict[str, str]:
-        """Return the arrays that a rule would split and that stay whole, with the reason."""
-        placed = self.strategy.placement.describe(self.shapes[0])
-        return {each.name: ", ".join(each.left_whole) for each in placed if each.left_whole}
+    def placed(self) -> list[Placed]:
+        """Return how each array of the state lies."""
+        return self.strategy.placement.describe(self.shapes[0])
 
     def compiled(self, rows: int) -> Compiled:
         """Return the plan for a batch with `rows` on each replica."""

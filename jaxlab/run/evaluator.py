@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, UsageError, did_you_mean
+from jaxlab.core.mesh import AXES, DATA
 from jaxlab.core.types import Batch, EvalStep, HostBatch, Outputs, PyTree, Statistics, Table, TrainState
 from jaxlab.data.feeding import prefetch
 from jaxlab.data.table_columns import read
@@ -27,8 +30,9 @@ from jaxlab.run.restore import restore
 from jaxlab.run.units import GROUP, START, TIME
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.evaluate import predict
-from jaxlab.train.parallel import Measure, Strategy, measure
+from jaxlab.train.parallel import Measure, Strategy, measure, mesh_sizes
 
+_log = logging.getLogger("jaxlab")
 KINDS = ("raw", "ema", "optimizer", "average")
 """Parameters: as trained, their moving average, the optimizer's own point, the mean over all saved checkpoints."""
 
@@ -116,6 +120,7 @@ def open_evaluator(folder: Path, splits: tuple[str, ...], batch_size: int | None
     for split in splits:
         if split not in available:
             raise ConfigError(f"--split={split}: config.data has no such split{did_you_mean(split, available)}")
+    config = _on_these_devices(config)
     experiment = assemble(config, splits, record.read_learnt(folder))
     strategy = strategy_of(config, config.train.batch_size if batch_size is None else batch_size)
     shapes = experiment.abstract_step()
@@ -126,6 +131,19 @@ def open_evaluator(folder: Path, splits: tuple[str, ...], batch_size: int | None
     return Evaluator(
         folder, experiment, strategy, batch_size, strategy.compile(measure(step), donate=False), shapes, fields
     )
+
+
+def _on_these_devices(config: ConfigDict) -> ConfigDict:
+    """Return the config with a mesh that can be had here: a run on many devices is measured on a laptop as well."""
+    try:
+        mesh_sizes(config.parallel.mesh.to_dict(), jax.device_count())
+    except ConfigError as error:
+        _log.info("%s; all %d devices split the batch instead", error, jax.device_count())
+        config = config.copy_and_resolve_references()
+        with config.unlocked():
+            config.parallel.mesh = {axis: -1 if axis == DATA else 1 for axis in AXES}
+            config.parallel.offload = ""
+    return config
 
 
 def unread_results(experiment: Experiment, state: TrainState) -> frozenset[str]:

@@ -18,6 +18,7 @@ from jaxlab.run.collectives import Travel
 from jaxlab.run.compiled_memory import Planner, bytes_of
 from jaxlab.run.flops import flops_of
 from jaxlab.run.hardware import Hardware, chip
+from jaxlab.run.placing import described, left_whole
 from jaxlab.run.roofline import Work, as_json, estimate
 
 USABLE = 0.92  # of a chip's memory: the rest is the runtime's
@@ -63,7 +64,9 @@ def preflight(experiment: Experiment, devices: int, hardware: str = "", price: f
     result: dict[str, Any] = {
         "devices": devices, "mesh": planner.sizes, "rows_a_replica": rows, "flops": flops,
         "memory": {**state, **_classes(state, total, temporary, rows), "total": total.at(rows)},
-        "bytes_a_row": round(total.slope), "left_whole": planner.left_whole(),
+        "bytes_a_row": round(total.slope), "left_whole": left_whole(planner.placed()),
+        "parameters": {p.name.removeprefix("params/"): {"split": described(p), "bytes": p.bytes}
+                       for p in planner.placed() if p.name.startswith("params/")},
         "collectives": {kind: found._asdict() for kind, found in moved.items()},
         "gradients_over_data": over_data,
     }  # fmt: skip

@@ -27,6 +27,7 @@ from jaxlab.run.lock import one_writer
 from jaxlab.run.optimizer import log_rules, rule_matches
 from jaxlab.run.overheard import overheard, say
 from jaxlab.run.peers import Alone, together
+from jaxlab.run.placing import log_placement
 from jaxlab.run.plan import make_plan, validation
 from jaxlab.run.processes import writes
 from jaxlab.run.restore import restore_or_init
@@ -122,7 +123,7 @@ def _begin(
         record.check_free(folder)
     experiment = assemble(config)
     state, _ = experiment.abstract_step()
-    strategy_of(config)
+    strategy_of(config).placed(state)  # a rule that does not fit is told now
     disk.check_run(folder / record.CHECKPOINTS, config.train.keep, disk.bytes_of(jax.tree.leaves(state)))
     said: list[logging.LogRecord] = []
     with overheard(said):
@@ -178,6 +179,7 @@ def _train(
         log = folder / record.LOG if writes() else None
         with contextlib.closing(journal), watchdog(train.watchdog, step, log, peers.last_words) as progress:
             say(said)
+            log_placement(strategy.placed(shapes[0]))
             _say_start(experiment, shapes[0].params, step, changes, peers.table)
             alarm = SpikeAlarm(train.spike, earlier)
             plan = make_plan(experiment, shapes[1], strategy, journal, checkpoints, alarm)

@@ -16,7 +16,7 @@ from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.core.mesh import AXES, DATA
 from jaxlab.core.types import EvalStep, HostBatch, Outputs, PyTree, Rules, Statistics, TrainState
 from jaxlab.train.jit import Jit
-from jaxlab.train.placement import WHOLE
+from jaxlab.train.placement import WHOLE, Placed
 from jaxlab.train.pmap import Pmap
 
 Measure = Callable[[TrainState, PyTree], tuple[Statistics, Outputs]]
@@ -34,6 +34,10 @@ class Strategy(Protocol):
 
     def init(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
         """Return what `function` makes of host arrays, placed as this strategy keeps it."""
+        ...
+
+    def placed(self, state: TrainState) -> list[Placed]:
+        """Return how each array of a state, or of its shapes, is split; empty where every device has all."""
         ...
 
     def put_chunk(self, chunk: HostBatch) -> PyTree:

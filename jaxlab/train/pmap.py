@@ -14,9 +14,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, Sharding, SingleDeviceSh
 from jax.sharding import PartitionSpec as P
 
 from jaxlab.core.mesh import DATA
-from jaxlab.core.types import HostBatch, PyTree
+from jaxlab.core.types import HostBatch, PyTree, TrainState
 from jaxlab.train.across import spread
 from jaxlab.train.compilation import blocking_if_need_be, watch_compilations
+from jaxlab.train.placement import Placed
 
 
 class Pmap:
@@ -39,6 +40,9 @@ class Pmap:
 
     def init(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
         return self.replicate(jax.jit(function)(*arguments))
+
+    def placed(self, state: TrainState) -> list[Placed]:
+        return []
 
     def put_chunk(self, chunk: HostBatch) -> PyTree:
         count = len(self._local)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
-from train_helpers import ROOT, finish, start
+from train_helpers import COMMAND, ROOT, finish, start
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.mesh import AXES
@@ -193,3 +193,19 @@ def test_pmap_refuses_what_only_a_mesh_can_do(axes):
         return
     with pytest.raises(ConfigError, match=r"pmap splits batches alone"):
         make_strategy("pmap", axes, devices)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_mesh_of_eight_is_measured_on_one_device_and_names_what_stays_whole(tmp_path):
+    folder = str(tmp_path / "run")
+    flags = ["--config.parallel.mesh.fsdp=8", "--config.parallel.mesh.data=1", "--config.train.steps=4"]
+    process = start("-c", COMMAND, "train", "--config=configs/digits_cnn.py:mlp", f"--workdir={folder}",
+                    "--config.model.hidden=16,12", *flags, devices=8)  # fmt: skip
+    code, _, errors = finish(process)
+    assert code == 0, errors
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "2 of 6 parameters are split" in log
+    assert "whole on every device, as axes do not divide them: Dense_2/kernel (fsdp of 12)" in log
+    code, output, errors = finish(start("-c", COMMAND, "evaluate", f"--workdir={folder}", "--no_plots"))
+    assert code == 0, errors
+    assert json.loads(output.splitlines()[-1])["n"] == 360
