@@ -115,8 +115,10 @@ def _device_counts(devices: str, config: ConfigDict) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", devices)
     if found is None:
         raise UsageError(f"--devices={devices}: expected BEFORE:AFTER, such as 8:2")
-    if config.parallel.mesh.data != -1:
-        raise ConfigError(f"config.parallel.mesh.data={config.parallel.mesh.data}: expected -1 with --devices")
+    if -1 not in config.parallel.mesh.values():
+        raise ConfigError(
+            f"config.parallel.mesh={config.parallel.mesh.to_dict()}: expected -1 for an axis with --devices"
+        )
     return int(found[1]), int(found[2])
 
 
