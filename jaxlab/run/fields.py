@@ -7,6 +7,7 @@ Usage: ``check_fields(config)``.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,9 +38,30 @@ def check_fields(config: ConfigDict) -> None:
         for name, node in config[place].items():
             if not isinstance(node, ConfigDict) or "factory" not in node:
                 raise ConfigError(f"config.{place}.{name}={node!r}: expected a node with a factory")
-    for axis, size in config.parallel.mesh.items():
+    _check_parallel(config.parallel)
+
+
+def _check_parallel(parallel: ConfigDict) -> None:
+    for axis, size in parallel.mesh.items():
         if type(size) is not int:
             raise ConfigError(f"config.parallel.mesh.{axis}={size!r}: expected an integer")
+    for place, rule in enumerate(parallel.rules):
+        if not _is_rule(rule):
+            raise ConfigError(
+                f"config.parallel.rules[{place}]={rule!r}: "
+                "expected an expression and axes, such as ('.*/kernel', ('fsdp', ''))"
+            )
+
+
+def _is_rule(rule: Any) -> bool:
+    """Say whether a rule is an expression with a tuple of axes."""
+    if not isinstance(rule, tuple) or len(rule) != 2 or not isinstance(rule[1], tuple):
+        return False
+    try:
+        re.compile(rule[0])
+    except (re.error, TypeError):
+        return False
+    return all(isinstance(axis, str) for axis in rule[1])
 
 
 @contextlib.contextmanager
