@@ -27,9 +27,9 @@ def row_weights(config: ConfigDict, sources: Mapping[str, Source]) -> Weights | 
         return None
     if config.data.sampling:
         sampling = build(config.data.sampling, path="config.data.sampling")
-    if not callable(sampling):
-        raise ConfigError(f"config.data.sampling={config.data.sampling.to_dict()}: expected a node with a factory")
-    return Weights(sampling(sources["train"]))
+        if not callable(sampling):
+            raise ConfigError(f"config.data.sampling={config.data.sampling.to_dict()}: expected a node with a factory")
+        return Weights(sampling(sources["train"]))
     weights = getattr(sources["train"], "row_weights", None)
     if weights is None or np.allclose(weights, weights[0]):  # then a permutation an epoch is better than draws
         return None
