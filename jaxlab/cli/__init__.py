@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlab.cli import joint, show
+from jaxlab.cli import joint, show, studies
 from jaxlab.cli.flags import check_flags, make_parser, split_overrides
 from jaxlab.core import record, trust
 from jaxlab.core.errors import JaxlabError, UsageError
@@ -59,6 +59,7 @@ def _explained(given: list[str]) -> int:
 
 def _run(given: list[str]) -> int:
     flags, overrides = split_overrides(given)
+    flags, options = split_overrides(flags, "--executor.")
     check_flags(flags)
     parsed = make_parser().parse_args(flags)
     if overrides and "config" not in vars(parsed):
@@ -69,7 +70,12 @@ def _run(given: list[str]) -> int:
         sys.path.insert(0, str(here))  # a plug-in in the folder where the command is given can be named
     if parsed.allow:
         trust.allow(*_names(parsed.allow))
-    result = globals()[f"_{parsed.command.replace('-', '_')}"](parsed, overrides)
+    if parsed.command == "study":
+        result = studies.study(parsed, options)
+    elif options:
+        raise UsageError(f"--executor.{next(iter(options))}: {parsed.command} has no executor; study has")
+    else:
+        result = globals()[f"_{parsed.command.replace('-', '_')}"](parsed, overrides)
     if joint.is_first():
         print(json.dumps(record.jsonable(result)), flush=True)
     return 1 if (parsed.command in _VERDICTS or getattr(parsed, "strict", False)) and result["errors"] else 0
@@ -222,6 +228,10 @@ def _scale(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, A
     result = scale(config, parsed.workdir, [int(count) for count in counts], kinds, parsed.steps, parsed.repeats)
     print_scaling(result)
     return result
+
+
+def _report(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    return studies.report(parsed.workdir)
 
 
 def _autopsy(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ COMMANDS = {
     "verify-resume": "kill a training again and again: it must end as if it had not been, bit by bit",
     "reproduce": "run a run again from what it wrote down, and say whether all bits are the same",
     "scale": "train on 1, 2, 4 … devices: what it gains, and that it stays the same training",
+    "study": "do all runs of a study that are missing, then write its report; run again, it goes on",
+    "report": "write the report of a study or a run: REPORT.md, report.html, tables",
     "autopsy": "say where the first number that is not finite came from, in a run that diverged",
     "doctor": "say what this machine has",
 }
@@ -144,6 +146,16 @@ _FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "--steps": {"type": int, "default": 80, "help": "of each training (default: 80)"},
         "--repeats": {"type": int, "default": 3, "help": "of each training, for the intervals (default: 3)"},
     },
+    "study": {
+        "--study": {"required": True, "help": "FILE.py, whose get_study() returns a jaxlab.Study", "metavar": "FILE"},
+        "--workdir": {"required": True, "help": "the study's directory", "metavar": "DIR"},
+        "--executor": {
+            "default": "inline",
+            "help": "inline, local, vmap, slurm, ray or module:attribute; its options are --executor.NAME=VALUE",
+        },
+        "--no_report": {"action": "store_true", "help": "do the runs alone"},
+    },
+    "report": {"--workdir": {"required": True, "help": "of a study or a run", "metavar": "DIR"}},
     "autopsy": {"workdir": {"help": "a run that diverged", "metavar": "RUN"}},
     "doctor": {},
 }
@@ -178,7 +190,7 @@ def _options(command: str) -> dict[str, dict[str, Any]]:
     return {**_ALLOW, **_FLAGS[command]}
 
 
-def split_overrides(given: list[str]) -> tuple[list[str], dict[str, str]]:
+def split_overrides(given: list[str], prefix: str = "--config.") -> tuple[list[str], dict[str, str]]:
     """Take ``--config.PATH=VALUE`` and ``--config.PATH VALUE`` out of the arguments; a lone flag means true."""
     flags: list[str] = []
     overrides: dict[str, str] = {}
@@ -186,10 +198,10 @@ def split_overrides(given: list[str]) -> tuple[list[str], dict[str, str]]:
     while position < len(given):
         argument = given[position]
         position += 1
-        if not argument.startswith("--config."):
+        if not argument.startswith(prefix):
             flags.append(argument)
             continue
-        path, equals, value = argument.removeprefix("--config.").partition("=")
+        path, equals, value = argument.removeprefix(prefix).partition("=")
         if not equals and position < len(given) and not given[position].startswith("--"):
             value = given[position]
             position += 1

@@ -57,14 +57,14 @@ def spec(factory: str | Callable[..., Any], /, **keywords: Any) -> ConfigDict:
         elif name in named and isinstance(value, str) and typing.get_origin(named[name].annotation) is tuple:
             raise ConfigError(f"{path}: {name}={value!r}: expected a tuple, such as ({value!r},)")
         else:
-            node[name] = _plain(value, f"{path}: {name}")
+            node[name] = plain(value, f"{path}: {name}")
     for name, parameter in named.items():
         if name in keywords or parameter.default is parameter.empty:
             continue
         if parameter.default is None:
             node[name] = _unset(parameter)
         elif _is_plain(parameter.default):
-            node[name] = _plain(parameter.default, f"{path}: {name}")
+            node[name] = plain(parameter.default, f"{path}: {name}")
     return node
 
 
@@ -143,7 +143,7 @@ def load(source: str | Path) -> ConfigDict:
         raise ConfigError(f"{text}: {preset}() fails with {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{text}: {preset}() returned {type(config).__name__}, expected a ConfigDict")
-    return _plain(config, "config").lock()
+    return plain(config, "config").lock()
 
 
 def presets(file: str | Path) -> list[str]:
@@ -187,7 +187,7 @@ def from_json(text: bytes | str) -> ConfigDict:
     Raises:
       ConfigError, DataError: it is no such text.
     """
-    config = _plain(limits.parse_json(text, "config"), "config")
+    config = plain(limits.parse_json(text, "config"), "config")
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"expected a JSON object, not {text[:40]!r}")
     trust.distrust(config)
@@ -210,10 +210,10 @@ def _is_float(parameter: inspect.Parameter) -> bool:
     return parameter.annotation is float or isinstance(parameter.default, float)
 
 
-def _plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str) -> Any:
     """Return a copy that shares nothing: sequences are tuples, mappings nodes, None in a node a placeholder."""
     if isinstance(value, tuple | list):
-        return tuple(_plain(child, f"{where}[{i}]") for i, child in enumerate(value))
+        return tuple(plain(child, f"{where}[{i}]") for i, child in enumerate(value))
     if isinstance(value, ConfigDict | Mapping):
         items = value.items(preserve_field_references=True) if isinstance(value, ConfigDict) else value.items()
         for name in value:
@@ -221,10 +221,10 @@ def _plain(value: Any, where: str) -> Any:
                 raise ConfigError(f"{where}: the key {name!r} is a {type(name).__name__}; a config's keys are strings")
             if "." in name:
                 raise ConfigError(f"{where}: the key {name!r} has a dot in it, which separates the names of a path")
-        return ConfigDict({n: placeholder(object) if v is None else _plain(v, f"{where}.{n}") for n, v in items})
+        return ConfigDict({n: placeholder(object) if v is None else plain(v, f"{where}.{n}") for n, v in items})
     if isinstance(value, FieldReference):  # an optional keeps its type, set or not
         reference = placeholder(value.get_type())
-        reference.set(_plain(value.get(), where), type_safe=False)
+        reference.set(plain(value.get(), where), type_safe=False)
         return reference
     if value is None or isinstance(value, (*SCALARS, ConfigDict)):
         return value

@@ -1,7 +1,8 @@
-"""Override flags: from ``path=text`` to a typed value in a locked config.
+"""Overrides: from a path and a text, as a flag has it, or a value, to a typed value in a locked config.
 
-The type of the value that stands in the config decides how the text is read. Knows no command line.
-Usage: ``override(config, {"train.steps": "2**12", "data.transforms[0].scale": "0.5"})``.
+The type of the value that stands in the config decides how a text is read, and which values may follow it. Knows no
+command line.
+Usage: ``override(config, {"train.steps": "2**12", "data.transforms[0].scale": 0.5, "data.augment": ()})``.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ _OPERATORS = {
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def override(config: ConfigDict, values: Mapping[str, str]) -> ConfigDict:
-    """Return a locked copy of `config` with the values at the given paths replaced.
+def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """Return a locked copy of `config` with the values at the given paths replaced; a spec replaces a whole group.
 
     A new ``factory`` is applied before all else: its node is written anew, keeping the values that had been
     changed from the old factory's defaults and that the new one takes as well.
 
     Raises:
-      ConfigError: a name that is not there (naming the nearest), or a text that is not of the field's type.
+      ConfigError: a name that is not there (naming the nearest), or a text or value that is not of the field's type.
     """
     changed = copy.deepcopy(config).unlock()
     factories = [path for path in values if path.split(".")[-1] == FACTORY]
     factories.sort(key=lambda path: path.count("."))  # an outer one first
     for path in [*factories, *(path for path in values if path not in factories)]:
-        _set(changed, _parse_path(path), values[path], path)
+        _set(changed, _parse_path(path), "none" if values[path] is None else values[path], path)
     return changed.lock()
 
 
@@ -63,8 +64,8 @@ def parse(text: str, current: Any, kind: type, path: str) -> Any:
         raise ConfigError(f"config.{path}={text[:200]!r}: expected {_describe(kind, current)}") from error
 
 
-def _set(node: Any, keys: list[str | int], text: str, path: str) -> None:
-    """Walk to the holder of the last key and put the parsed value there; tuples are rebuilt on the way back."""
+def _set(node: Any, keys: list[str | int], text: Any, path: str) -> None:
+    """Walk to the holder of the last key and put the value there; tuples are rebuilt on the way back."""
     key, rest = keys[0], keys[1:]
     current = _child(node, key, path)
     if rest and isinstance(current, tuple):
@@ -78,6 +79,11 @@ def _set(node: Any, keys: list[str | int], text: str, path: str) -> None:
             node[key] = tuple(items)
     elif rest:
         _set(current, rest, text, path)
+    elif not isinstance(text, str):
+        kind = tuple if isinstance(current, tuple) else node.get_type(key)
+        value = _typed(text, current, kind, path)
+        with node.ignore_type():
+            node[key] = value
     elif key == FACTORY:
         _swap_factory(node, text, path)
     elif text.strip().lower() == "none" and _is_optional(node, str(key)):
@@ -91,6 +97,19 @@ def _set(node: Any, keys: list[str | int], text: str, path: str) -> None:
         value = parse(text, current, kind, path)
         with node.ignore_type():
             node[key] = value
+
+
+def _typed(value: Any, current: Any, kind: type, path: str) -> Any:
+    """Return a value that is no text, where it may follow the `current` one."""
+    found = configs.plain(value, f"config.{path}")
+    if kind is float and type(found) is int:
+        return float(found)
+    if isinstance(current, ConfigDict) != isinstance(found, ConfigDict) or not isinstance(found, kind):
+        expected = "a spec" if isinstance(current, ConfigDict) else _describe(kind, current)
+        raise ConfigError(f"config.{path}={value!r}: expected {expected}")
+    if isinstance(found, bool) and kind is int:
+        raise ConfigError(f"config.{path}={value!r}: expected {_describe(kind, current)}")
+    return found
 
 
 def _is_optional(node: ConfigDict, key: str) -> bool:

@@ -16,8 +16,8 @@ def stream_id(stream: str) -> int:
     return zlib.crc32(stream.encode())
 
 
-def key(seed: int, stream: str, step: int | jax.Array) -> jax.Array:
-    """Return the JAX key of `stream` at `step`; `step` may be traced."""
+def key(seed: int | jax.Array, stream: str, step: int | jax.Array) -> jax.Array:
+    """Return the JAX key of `stream` at `step`; both may be traced."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream_id(stream)), step)
 
 

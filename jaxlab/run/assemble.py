@@ -22,6 +22,7 @@ from jaxlab.core.config import build
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.tree import replaced
 from jaxlab.core.types import (
+    Array,
     Batch,
     DataSpec,
     DeviceTransform,
@@ -44,7 +45,7 @@ from jaxlab.data.fitting import Learnt, check_numeric, fit_all
 from jaxlab.data.order import Weights
 from jaxlab.data.pipeline import Batches, transformed_spec
 from jaxlab.optim import evaluation
-from jaxlab.run.batching import make_buckets, precomputed, row_weights
+from jaxlab.run.batching import data_seed, make_buckets, precomputed, row_weights
 from jaxlab.run.fields import explained
 from jaxlab.run.metrics import check_reads, make_metrics
 from jaxlab.run.optimizer import make_optimizer
@@ -80,16 +81,22 @@ class Experiment(NamedTuple):
         size = batch_size or self.config.train.batch_size
         transforms = self.transforms[self.config.data.precomputed :] + (self.augment if training else ())
         batches = Batches(
-            self.rows[split], transforms, size, self.config.seed, training, process_rows(self.config, size)
+            self.rows[split], transforms, size, data_seed(self.config), training, process_rows(self.config, size)
         )
         return dataclasses.replace(batches, weights=self.weights, buckets=self.buckets) if training else batches
 
-    def init(self, values: Mapping[str, np.ndarray] = MappingProxyType({})) -> TrainState:
-        """Return the state before the first step, with `values` instead of random ones; see `initial_values`."""
+    def init(
+        self, values: Mapping[str, np.ndarray] = MappingProxyType({}), seed: int | Array | None = None
+    ) -> TrainState:
+        """Return the state before the first step, with `values` instead of random ones; see `initial_values`.
+
+        `seed` is another than the config's, which may be traced: then one program serves many.
+        """
         model, batch = self.make_model(None), jax.tree.map(jnp.zeros_like, self.abstract_batch(rows=2))
         ema = self.config.train.ema is not None
         skip = self.skip is not None
-        return init_state(model, self.objective, self.optimizer, batch, self.config.seed, ema, values, skip)
+        seed = self.config.seed if seed is None else seed
+        return init_state(model, self.objective, self.optimizer, batch, seed, ema, values, skip)
 
     def initial_values(self) -> Mapping[str, np.ndarray]:
         """Return the values that ``config.init`` begins from; they are read now, as a resumed run needs none."""
@@ -105,11 +112,12 @@ class Experiment(NamedTuple):
             raise type(error)(f"config.init: {error}") from error
         return values
 
-    def train_step(self, batch_axis: str | None) -> TrainStep:
-        """Return the step; `batch_axis` names the mapped axis under pmap."""
+    def train_step(self, batch_axis: str | None, seed: int | Array | None = None) -> TrainStep:
+        """Return the step; `batch_axis` names the mapped axis under pmap, `seed` is as for `init`."""
         train = self.config.train
         return make_train_step(
-            self.make_model(batch_axis), self.objective, self.metrics, self.optimizer, seed=self.config.seed,
+            self.make_model(batch_axis), self.objective, self.metrics, self.optimizer,
+            seed=self.config.seed if seed is None else seed,
             grad_accumulation=train.grad_accumulation, precision=train.precision, ema=train.ema,
             grad_norm=train.grad_norm, augment=self.device_augment, batch_axis=batch_axis, skip=self.skip,
         )  # fmt: skip

@@ -15,10 +15,11 @@ from jaxlab.models.sharding import RULES
 def base_config() -> ConfigDict:
     """Return a config that lacks only what is to be trained: data, model, objective, metrics and optimizer."""
     config = ConfigDict()
-    config.seed = 0  # decides initial weights, data order, augmentation and dropout
+    config.seed = 0  # decides initial weights, dropout, and unless config.data.seed does, data order and augmentation
     config.deterministic = False  # whether a GPU gives the same bits again, at a cost; a CPU always does
 
     config.data = ConfigDict()  # train, valid, test: sources; train is needed, the others are optional
+    config.data.seed = placeholder(int)  # of data order and augmentation, where it is not the run's own
     config.data.transforms = ()  # applied to every split, in order; those that learn do so from train only
     config.data.precomputed = 0  # how many of the first transforms are applied once, their result kept on disk
     config.data.augment = ()  # applied to training batches only, after the transforms

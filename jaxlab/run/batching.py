@@ -47,6 +47,11 @@ def precomputed(config: ConfigDict, sources: Mapping[str, Source], fit: Fit) -> 
     return {name: Precomputed(source, fit.transforms[:count], facts) for name, source in sources.items()}
 
 
+def data_seed(config: ConfigDict) -> int:
+    """Return the seed of data order and augmentation."""
+    return config.seed if config.data.seed is None else config.data.seed
+
+
 def make_buckets(config: ConfigDict, rows: Mapping[str, Source], fit: Fit, weights: Weights | None) -> Buckets | None:
     """Return how training batches are put together by length, where the config says so.
 
@@ -69,4 +74,4 @@ def make_buckets(config: ConfigDict, rows: Mapping[str, Source], fit: Fit, weigh
                 f"config.data.buckets: the data has no field {name!r}{did_you_mean(name, train.spec.example)}"
             )
     lengths = token_lengths(train, wanted.mask)
-    return Buckets(lengths, wanted.lengths, config.train.batch_size, config.seed, wanted.fields, wanted.mask)
+    return Buckets(lengths, wanted.lengths, config.train.batch_size, data_seed(config), wanted.fields, wanted.mask)

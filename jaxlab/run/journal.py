@@ -40,15 +40,15 @@ class Unwritten:
 class Journal(Unwritten):
     """Goes on where an earlier process stopped after `step`: later rows are dropped, seconds are counted on."""
 
-    def __init__(self, workdir: Path, step: int, sinks: Mapping[str, Sink]) -> None:
-        """Open the files in `workdir`; the sinks are closed with the journal."""
+    def __init__(self, workdir: Path, step: int, sinks: Mapping[str, Sink], *, terminal: bool = True) -> None:
+        """Open the files in `workdir`; the sinks are closed with the journal, warnings go to the `terminal` too."""
         self._workdir, self._metrics = workdir, record.MetricsLog(workdir, step)
         self._sinks = [ServedSink(name, sink) for name, sink in sinks.items()]
         earlier = max((row["wall"] for row in record.read_metrics(workdir)), default=0.0)
         self._began = time.monotonic() - earlier
         file = logging.FileHandler(workdir / record.LOG)
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._handlers = (file, _terminal("%(message)s"))
+        self._handlers = (file, *([_terminal("%(message)s")] if terminal else []))
         _open_log(self._handlers)
 
     def write(self, step: int, row: Mapping[str, float]) -> None:

@@ -129,14 +129,14 @@ def _begin(
     with overheard(said):
         values = experiment.initial_values()
     if writes():
-        _open(folder, experiment, origin, stack)
+        open_folder(folder, experiment, origin, stack)
     peers.barrier()
     if not (folder / record.CONFIG).exists():
         raise UsageError(f"{folder} is another directory here than for process 0; expected one that all processes see")
     _train(folder, experiment, said, stop, peers, values=values, changes={}, fallback=False)
 
 
-def _open(folder: Path, experiment: Experiment, origin: Mapping[str, Any], stack: contextlib.ExitStack) -> None:
+def open_folder(folder: Path, experiment: Experiment, origin: Mapping[str, Any], stack: contextlib.ExitStack) -> None:
     """Write what stands in a run's directory from the beginning."""
     record.claim(folder)
     stack.enter_context(one_writer(folder))
@@ -198,7 +198,7 @@ def _train(
             train_through(folder, experiment, strategy, plan, first, begin, journal)
             _log.info("finished at step %d", train.steps)
     if writes():
-        record.finish(folder, _summary(config, folder))
+        record.finish(folder, summary_of(config, folder))
 
 
 def _say_start(
@@ -216,7 +216,7 @@ def _say_start(
     _log.info("%s at step %d of %d", "resuming" if step else "starting", step, config.train.steps)
 
 
-def _summary(config: ConfigDict, folder: Path) -> dict[str, Any]:
+def summary_of(config: ConfigDict, folder: Path) -> dict[str, Any]:
     """Return the last value of every metric, and the best of the one that chooses the model."""
     rows = record.read_metrics(folder)
     final: dict[str, Any] = {}

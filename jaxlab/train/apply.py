@@ -48,7 +48,7 @@ class Initialising:
     """The model before it has parameters: the first call makes them, further ones use them."""
 
     model: nn.Module
-    seed: int
+    seed: int | Array
     variables: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
 
     @property

@@ -46,7 +46,7 @@ def init_state(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     batch: Batch,
-    seed: int,
+    seed: int | Array,
     ema: bool,
     values: Mapping[str, Array] = MappingProxyType({}),
     skip: bool = False,
@@ -76,7 +76,7 @@ def make_train_step(
     metrics: Mapping[str, Metric],
     optimizer: optax.GradientTransformation,
     *,
-    seed: int,
+    seed: int | Array,
     grad_accumulation: int = 1,
     precision: str = "float32",
     ema: float | None = None,
@@ -93,7 +93,7 @@ def make_train_step(
       metrics: additive statistics by name.
       optimizer: an optax transformation of the gradient of the weighted mean; one with extra arguments is offered
         the loss as well, as numbers and as functions of the parameters (see docs/optimisers.md).
-      seed: of the random streams, with the step in the state.
+      seed: of the random streams, with the step in the state; may be traced.
       grad_accumulation: microbatches K that the batch is scanned in; must divide B.
       precision: ``float32``, or ``bfloat16`` to compute in it with float32 parameters.
       ema: decay of the moving average of the parameters, or None for none.

@@ -1,0 +1,49 @@
+"""A short trial of both ways to train several seeds: as one program, or one after another by the same one.
+
+Usage: ``is_faster(experiment, together(experiment, 8), one_by_one(experiment), lanes)``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlab.data.feeding import chunk_steps
+from jaxlab.run.assemble import Experiment
+from jaxlab.run.lanes import Lane
+from jaxlab.run.seed_programs import Programs, seeds_of, starting, train_batches
+
+_SECONDS, _LEAST, _MOST = 0.4, 3, 50  # of a timing, and calls in it
+_ROUNDS = 3  # of which the fastest counts: what else the machine does only slows
+
+
+def is_faster(experiment: Experiment, stacked: Programs, alone: Programs, lanes: Sequence[Lane]) -> bool:
+    """Say whether one call for all seeds takes less than a call for each; compiles both, changes no run."""
+    return _seconds(experiment, stacked, lanes) < len(lanes) * _seconds(experiment, alone, lanes[:1])
+
+
+def _seconds(experiment: Experiment, programs: Programs, lanes: Sequence[Lane]) -> float:
+    """Return how long a step takes."""
+    state, window = starting(programs, lanes, MappingProxyType({}), 0)
+    seeds, several = seeds_of(programs, lanes), experiment.config.train.steps_per_call
+    batches = train_batches(experiment, programs, lanes)
+    chunk = programs.put(batches.chunk(0, several if several > 1 else chunk_steps(batches)))
+    best, taken = float("inf"), 0
+
+    def call(state: Any, window: Any, step: int) -> tuple[Any, Any]:
+        last = (programs.put_shared(np.int32(step + several)),) if several > 1 else ()
+        return programs.step(state, window, seeds, chunk, *last)
+
+    state, window = jax.block_until_ready(call(state, window, 0))
+    for _ in range(_ROUNDS):
+        began, calls = time.perf_counter(), 0
+        while calls < _LEAST or (time.perf_counter() - began < _SECONDS and calls < _MOST):
+            taken, calls = taken + several, calls + 1
+            state, window = jax.block_until_ready(call(state, window, taken))
+        best = min(best, (time.perf_counter() - began) / (calls * several))
+    return best

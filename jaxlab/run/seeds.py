@@ -1,0 +1,166 @@
+"""Several seeds of one config, trained in this process by one compilation: all at once, or in turn where that pays.
+
+Each seed is an ordinary run: `jaxlab train` goes on with it, with other rounding. Initial states are those of a run
+alone bit by bit, and so are the data; the steps differ by rounding. A CPU convolves S stacked models slower than one
+after another: a short trial of both forms decides. Usage: ``train_seeds(config, {0: "runs/0", 1: "runs/1"})``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxlab.core import record
+from jaxlab.core.errors import ConfigError, DivergedError
+from jaxlab.core.override import override
+from jaxlab.data.feeding import chunk_steps, feed
+from jaxlab.run import environment
+from jaxlab.run.assemble import Experiment, assemble
+from jaxlab.run.host_memory import keep_freed_memory
+from jaxlab.run.lanes import Lane, common_step, opened, written
+from jaxlab.run.overheard import overheard, say
+from jaxlab.run.processes import writes
+from jaxlab.run.program import note
+from jaxlab.run.seed_programs import Programs, loop_plan, one_by_one, seeds_of, starting, together, train_batches
+from jaxlab.run.seed_trial import is_faster
+from jaxlab.run.stopping import Stop, stop_requests
+from jaxlab.run.train import summary_of
+from jaxlab.run.watchdog import watchdog
+from jaxlab.train import loop
+
+FORMS = ("auto", "together", "in_turn")
+_log = logging.getLogger("jaxlab")
+
+
+def train_seeds(
+    config: ConfigDict, folders: Mapping[int, str | os.PathLike[str]], form: str = "auto"
+) -> dict[int, str]:
+    """Train one run a seed, or go on with them; return by seed why it was given up, "" for one that is finished.
+
+    Args:
+      config: of all, but for the seed.
+      folders: the runs' directories by seed.
+      form: together, in_turn, or auto: whichever a short trial finds to be faster.
+
+    Raises:
+      ConfigError: the config cannot be trained so; see `hindrance`.
+      UsageError: a directory holds another run.
+      PreemptedError: asked to stop; all states are saved.
+    """
+    problem = hindrance(config, folders)
+    if problem:
+        raise ConfigError(problem)
+    keep_freed_memory()
+    with stop_requests() as stop:
+        places = {seed: Path(folder).expanduser().resolve() for seed, folder in folders.items()}
+        missing = {seed: folder for seed, folder in places.items() if not _is_finished(folder, config.train.steps)}
+        if not missing:
+            return dict.fromkeys(folders, "")
+        experiment = assemble(override(config, {"seed": next(iter(missing))}))
+        configs = [override(config, {"seed": seed}) for seed in missing]
+        with opened(experiment, configs, list(missing.values())) as lanes:
+            _train(experiment, lanes, form, stop)
+            return dict.fromkeys(folders, "") | {lane.seed: lane.problem for lane in lanes}
+
+
+def hindrance(config: ConfigDict, seeds: Mapping[int, Any]) -> str:
+    """Return why seeds of this config cannot share a program, or "" where they can."""
+    outside = [seed for seed in seeds if not 0 <= seed < 2**32]
+    sizes = {axis: size for axis, size in config.parallel.mesh.items() if axis != "data" and size != 1}
+    for path, hinders, expected in (
+        ("seed", bool(outside), "0 to 2**32 - 1"),
+        ("parallel.strategy", config.parallel.strategy != "jit", "jit"),
+        ("parallel.mesh", bool(sizes), "devices along data alone"),
+        ("parallel.offload", bool(config.parallel.offload), "''"),
+        ("data.buckets.lengths", bool(config.data.buckets.lengths), "(), batches of one length"),
+        ("train.non_finite", config.train.non_finite == "rollback", "abort or skip"),
+        ("deterministic", config.deterministic, "false"),
+    ):
+        if hinders:
+            return f"config.{path}: seeds that share a program need {expected}"
+    return "" if writes() and jax.process_count() == 1 else "seeds share a program in one process alone"
+
+
+def _is_finished(folder: Path, steps: int) -> bool:
+    done = record.read_json(folder / record.SUMMARY)
+    return bool(done) and done["step"] >= steps
+
+
+def _train(experiment: Experiment, lanes: Sequence[Lane], form: str, stop: Stop) -> None:
+    """Choose the form, and train all lanes or one after another."""
+    said: list[logging.LogRecord] = []
+    with overheard(said):
+        chosen = _chosen(experiment, lanes, form)
+    receipt = environment.describe(experiment.sources)
+    receipt |= {"seeds": [lane.seed for lane in lanes], "form": "together" if chosen.stacked else "in_turn"}
+    groups = [list(lanes)] if chosen.stacked else [[lane] for lane in lanes]
+    stop.wait_for_step()
+    for group in groups:
+        with contextlib.suppress(DivergedError):  # each lane says so itself
+            _train_group(experiment, chosen, group, receipt, said, stop)
+
+
+def _chosen(experiment: Experiment, lanes: Sequence[Lane], form: str) -> Programs:
+    """Return the programs of the form that is asked for, or found faster."""
+    if form == "in_turn" or len(lanes) == 1:
+        return one_by_one(experiment)
+    stacked = together(experiment, len(lanes))
+    if form == "together":
+        return stacked
+    alone = one_by_one(experiment)
+    faster = is_faster(experiment, stacked, alone, lanes)
+    _log.info("%d seeds train %s", len(lanes), "as one program" if faster else "in turn, which is faster here")
+    return stacked if faster else alone
+
+
+def _train_group(
+    experiment: Experiment,
+    programs: Programs,
+    lanes: list[Lane],
+    receipt: Mapping[str, Any],
+    said: list[logging.LogRecord],
+    stop: Stop,
+) -> None:
+    """Train the lanes of one program to their end."""
+    train = experiment.config.train
+    step = common_step(lanes)
+    values = {} if step else experiment.initial_values()
+    state, window = starting(programs, lanes, values, step)
+    log = lanes[0].folder / record.LOG
+    with written(lanes, step, receipt), watchdog(train.watchdog, step, log, lambda problem: None) as progress:
+        say(said)
+        _log.info("%s at step %d of %d", "resuming" if step else "starting", step, train.steps)
+        batches = train_batches(experiment, programs, lanes)
+        plan = loop_plan(experiment, programs, lanes, progress, stop)
+        plan = dataclasses.replace(plan, length=plan.length if plan.several is not None else chunk_steps(batches))
+        feeding = {"first": step, "last": train.steps, "chunk": plan.length, "workers": experiment.config.data.workers}
+        with contextlib.closing(feed(batches, put=programs.put, **feeding)) as chunks:
+            loop.run(plan, state, window, step, _noted(programs, lanes, plan, (state, window, step), chunks))
+    for lane in lanes:
+        if not lane.problem:
+            lane.checkpoints.wait()
+            record.finish(lane.folder, summary_of(lane.config, lane.folder))
+
+
+def _noted(
+    programs: Programs, lanes: Sequence[Lane], plan: loop.Plan, begin: tuple[Any, Any, int], chunks: loop.Chunks
+) -> loop.Chunks:
+    """Yield the chunks, and write down the fingerprint of the program before the first."""
+    state, window, step = begin
+    first = list(itertools.islice(chunks, 1))
+    for _, chunk in first:
+        last = () if plan.several is None else (programs.put_shared(np.int32(step)),)
+        text = programs.step.lower(state, window, seeds_of(programs, lanes), chunk, *last).as_text()
+        for lane in lanes:
+            note(lane.folder, step, text)
+    yield from itertools.chain(first, chunks)

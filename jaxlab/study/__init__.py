@@ -1,0 +1,1 @@
+"""Studies: many runs of one question, what follows from them, and the written answer."""

@@ -1,0 +1,1 @@
+"""Executors: each module's ``make`` returns one that does a study's runs somewhere."""
