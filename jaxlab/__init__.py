@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     from jaxlab.run.result import Run
     from jaxlab.run.sanity import sanity
     from jaxlab.run.verify_resume import verify_resume
+    from jaxlab.study.description import Published, Study
+    from jaxlab.study.report import report
+    from jaxlab.study.runner import run_study
 
 __version__ = "0.1.0"
 __all__ = [
-    "ArraySource", "Run", "allow", "autopsy", "base_config", "baseline", "build", "check", "compare",
-    "cross_validate", "doctor", "evaluate", "load_config", "override", "reproduce", "sanity", "spec", "train",
-    "verify_resume",
+    "ArraySource", "Published", "Run", "Study", "allow", "autopsy", "base_config", "baseline", "build", "check",
+    "compare", "cross_validate", "doctor", "evaluate", "load_config", "override", "report", "reproduce", "run_study",
+    "sanity", "spec", "train", "verify_resume",
 ]  # fmt: skip
 
 
@@ -42,12 +45,14 @@ def __getattr__(name: str) -> Any:
     if name == "train":
         return importlib.import_module("jaxlab.train")
     homes = {
-        "ArraySource": "data.arrays:ArraySource", "Run": "run.result:Run", "allow": "core.trust:allow",
+        "ArraySource": "data.arrays:ArraySource", "Published": "study.description:Published",
+        "Run": "run.result:Run", "Study": "study.description:Study", "allow": "core.trust:allow",
         "autopsy": "run.autopsy:autopsy", "base_config": "run.base:base_config", "baseline": "run.baseline:baseline",
         "build": "core.config:build", "check": "run.check:check", "compare": "run.compare:compare",
         "cross_validate": "run.cross_validate:cross_validate", "doctor": "run.doctor:doctor",
         "evaluate": "run.evaluate:evaluate", "load_config": "core.config:load", "override": "core.override:override",
-        "reproduce": "run.reproduce:reproduce", "sanity": "run.sanity:sanity", "spec": "core.config:spec",
+        "report": "study.report:report", "reproduce": "run.reproduce:reproduce", "run_study": "study.runner:run_study",
+        "sanity": "run.sanity:sanity", "spec": "core.config:spec",
         "verify_resume": "run.verify_resume:verify_resume",
     }  # fmt: skip
     if name not in homes:

@@ -70,10 +70,10 @@ def _run(given: list[str]) -> int:
         sys.path.insert(0, str(here))  # a plug-in in the folder where the command is given can be named
     if parsed.allow:
         trust.allow(*_names(parsed.allow))
-    if parsed.command == "study":
-        result = studies.study(parsed, options)
-    elif options:
+    if options and parsed.command != "study":
         raise UsageError(f"--executor.{next(iter(options))}: {parsed.command} has no executor; study has")
+    if parsed.command in studies.COMMANDS:
+        result = getattr(studies, parsed.command)(parsed, options)
     else:
         result = globals()[f"_{parsed.command.replace('-', '_')}"](parsed, overrides)
     if joint.is_first():
@@ -84,10 +84,12 @@ def _run(given: list[str]) -> int:
 def _load(parsed: argparse.Namespace, overrides: dict[str, str]) -> Any:
     from jaxlab.core import config as configs
     from jaxlab.core.override import override
+    from jaxlab.core.override_file import read
 
     config = configs.load(parsed.config)
     try:
-        return override(config, overrides)
+        given = read(Path(parsed.overrides)) if parsed.overrides else {}
+        return override(override(config, given), overrides)
     except UsageError as error:
         raise type(error)(f"--{error} (in {parsed.config})") from error
 
@@ -228,10 +230,6 @@ def _scale(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, A
     result = scale(config, parsed.workdir, [int(count) for count in counts], kinds, parsed.steps, parsed.repeats)
     print_scaling(result)
     return result
-
-
-def _report(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    return studies.report(parsed.workdir)
 
 
 def _autopsy(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:

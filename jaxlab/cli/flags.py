@@ -24,7 +24,10 @@ COMMANDS = {
     "autopsy": "say where the first number that is not finite came from, in a run that diverged",
     "doctor": "say what this machine has",
 }
-_CONFIG = {"--config": {"required": True, "help": _CONFIG_HELP, "metavar": "FILE"}}
+_CONFIG = {
+    "--config": {"required": True, "help": _CONFIG_HELP, "metavar": "FILE"},
+    "--overrides": {"help": "JSON of values by path, such as a search's best.json; flags go before", "metavar": "FILE"},
+}
 _WORKDIR = {"required": True, "help": "the run's directory", "metavar": "DIR"}
 _ALLOW = {"--allow": {"default": "", "help": "packages that a run's config may name besides jaxlab's own"}}
 _PROCESSES = {

@@ -12,6 +12,8 @@ from jaxlab.core import config as configs
 from jaxlab.core.errors import ConfigError, UsageError, did_you_mean
 from jaxlab.core.override import override
 
+COMMANDS = ("study", "report")
+
 
 def study(parsed: argparse.Namespace, options: Mapping[str, str]) -> dict[str, Any]:
     """Do what is missing of a study and write its report."""
@@ -25,14 +27,14 @@ def study(parsed: argparse.Namespace, options: Mapping[str, str]) -> dict[str, A
         print(f"not finished: {each['run']} ({each['status']}) {each['problem']}", file=sys.stderr)
     if parsed.no_report or not result["finished"]:
         return result
-    return {**result, **report(parsed.workdir)}
+    return {**result, **report(parsed, options)}
 
 
-def report(workdir: str) -> dict[str, Any]:
+def report(parsed: argparse.Namespace, options: Mapping[str, str]) -> dict[str, Any]:
     """Write the report of a study or a run."""
     from jaxlab.study.report import report as write
 
-    result = write(workdir)
+    result = write(parsed.workdir)
     for sentence in result["sentences"]:
         print(sentence, file=sys.stderr)
     print(f"written: {result['report']}", file=sys.stderr)

@@ -95,3 +95,4 @@ def _close_log(handlers: tuple[logging.Handler, ...]) -> None:
         _log.removeHandler(handler)
         handler.close()
     _log.propagate = True
+    _log.setLevel(logging.NOTSET)  # what is said between runs is not printed

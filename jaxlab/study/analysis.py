@@ -47,7 +47,7 @@ def analyse(workdir: str | os.PathLike[str]) -> dict[str, Any]:
         **{name: described[name] for name in ("file", "metric", "direction", "at", "seeds", "smallest", "published")},
         "arms": arms,
         "interactions": _interactions(arms),
-        "failures": _failures(folder, described, arms),
+        "failures": _failures(folder, arms),
         "test_reads": sum(arm["test_reads"] for arm in arms),
     }
     results["sentences"] = words.sentences(results)
@@ -59,7 +59,7 @@ def _read_arm(folder: Path, described: Mapping[str, Any], arm: Mapping[str, Any]
     """Return an arm with the values of its finished runs, by seed."""
     split = described["metric"].partition("/")[0]
     values, runs, deviations, reads = {}, {}, [], 0
-    for seed in described["seeds"]:
+    for seed in arm["seeds"]:
         run = folder / arm["folder"] / f"seed-{seed}"
         if not record.read_json(run / record.SUMMARY):
             continue
@@ -139,12 +139,12 @@ def _add_costs(folder: Path, described: Mapping[str, Any], arms: Sequence[dict[s
             arm["cost"].setdefault("pareto", {})[measure] = is_best
 
 
-def _failures(folder: Path, described: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _failures(folder: Path, arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the runs that are not finished, with what their last attempt came to."""
     last = {(row["arm"], row["seed"]): row for row in attempts(folder)}
     failures = []
     for arm in arms:
-        for seed in described["seeds"]:
+        for seed in arm["seeds"]:
             if str(seed) not in arm["values"]:
                 row = last.get((arm["key"], seed), {"status": "missing", "problem": "not begun, or killed"})
                 run = f"{arm['folder']}/seed-{seed}"

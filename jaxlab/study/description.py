@@ -7,8 +7,9 @@ Usage: ``study = load("experiments/digits_ablation/study.py")``, then ``plan(stu
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from jaxlab.core.config_file import functions_of
 from jaxlab.core.errors import ConfigError, JaxlabError, UsageError, did_you_mean
 from jaxlab.core.override import override
 from jaxlab.study.grid import Arm
+from jaxlab.study.search import Search
 
 DIRECTIONS = ("max", "min")
 STEPS = ("best", "latest")
@@ -54,6 +56,8 @@ class Study:
       smallest: the least difference worth knowing of; says how many seeds it would take.
       published: to stand beside ours.
       retries: how often a run that failed or was killed is tried again; one that diverged is not.
+      search: proposes further arms after these; see `jaxlab.study.search`.
+      stopped: by an arm's key, how many seeds it had when the search gave it up; the search fills this in.
     """
 
     base: ConfigDict
@@ -67,6 +71,8 @@ class Study:
     smallest: float | None = None
     published: Sequence[Published] = field(default=())
     retries: int = 1
+    search: Search | None = None
+    stopped: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what can be checked without building anything."""
@@ -99,6 +105,7 @@ class PlannedArm(NamedTuple):
     changes: dict[str, Any]
     config: ConfigDict
     is_baseline: bool
+    seeds: tuple[int, ...]
 
 
 def load(source: str | Path) -> Study:
@@ -107,10 +114,8 @@ def load(source: str | Path) -> Study:
     Raises:
       ConfigError: no such file or function, or it fails, or it returns something else.
     """
-    text = str(source)
-    named = re.fullmatch(r"(.+\.py):([^/]*)", text)
-    file, name = named.groups() if named else (text, "get_study")
-    path = Path(file)
+    text, path = str(source), file_of(source)
+    file, name = str(path), text.removeprefix(f"{path}:") if text != str(path) else "get_study"
     if not path.is_file():
         siblings = [str(p) for p in path.parent.parent.glob("*/study.py")] if path.parent.parent.is_dir() else []
         raise ConfigError(f"--study={text}: there is no such file{did_you_mean(file, siblings)}")
@@ -126,6 +131,12 @@ def load(source: str | Path) -> Study:
     if not isinstance(study, Study):
         raise ConfigError(f"{text}: {name}() returned {type(study).__name__}, expected a jaxlab.Study")
     return study
+
+
+def file_of(source: str | Path) -> Path:
+    """Return the file of ``FILE.py`` or ``FILE.py:NAME``."""
+    named = re.fullmatch(r"(.+\.py):[^/]*", str(source))
+    return Path(named.group(1) if named else str(source))
 
 
 def plan(study: Study) -> list[PlannedArm]:
@@ -149,7 +160,8 @@ def plan(study: Study) -> list[PlannedArm]:
         for other in planned:
             if other.key == key:
                 raise UsageError(f"study.arms: {dict(arm)!r} comes to the same config as {other.label!r}")
-        planned.append(PlannedArm(key, label(arm), changes, config, arm == baseline))
+        seeds = tuple(study.seeds)[: study.stopped[key]] if key in study.stopped else tuple(study.seeds)
+        planned.append(PlannedArm(key, label(arm), changes, config, arm == baseline, seeds))
     return planned
 
 
@@ -166,6 +178,13 @@ def seeded(config: ConfigDict, seed: int) -> ConfigDict:
 def label(arm: Arm) -> str:
     """Return how an arm is called in tables: what it changes, or "base"."""
     return ", ".join(f"{_short_path(path)}={_short(value)}" for path, value in arm.items()) or "base"
+
+
+def as_json(value: Any) -> Any:
+    """Return an arm's value as JSON holds it."""
+    if isinstance(value, ConfigDict):
+        return json.loads(configs.to_json(value))
+    return [as_json(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _short_path(path: str) -> str:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlab.core import config as configs
 from jaxlab.core import limits, record
 from jaxlab.core.errors import DataError, UsageError
-from jaxlab.study.description import PlannedArm, Study, load, plan, seeded
+from jaxlab.study.description import PlannedArm, Study, as_json, file_of, load, plan, seeded
 from jaxlab.study.progress import Progress
+from jaxlab.study.searching import searched
 from jaxlab.study.tasks import FINISHED, Outcome, Task, done
 
 STUDY, ATTEMPTS, RUNS = "study.json", "attempts.jsonl", "runs"
@@ -48,21 +48,29 @@ def run_study(
     """
     study = source if isinstance(source, Study) else load(source)
     folder = Path(workdir).expanduser().resolve()
-    arms = plan(study)
-    check_arms(arms)
+    check_arms(plan(study))
     _claim(folder)
-    file = "" if isinstance(source, Study) else str(Path(str(source).partition(".py:")[0]).resolve())
-    write_description(folder, study, arms, file if file.endswith(".py") else f"{file}.py" if file else "")
-    tasks = tasks_of(folder, study, arms)
-    todo = [task for task in tasks if not done(task)]
-    _log.info("%d of %d runs are to be done", len(todo), len(tasks))
+    file = "" if isinstance(source, Study) else str(file_of(source).resolve())
     if executor is None:
         from jaxlab.study.executors.inline import make
 
         executor = make()
+    tasks = _run(folder, study, file, executor)
+    if study.search is not None:
+        tasks = searched(folder, study, file, lambda study, file: _run(folder, study, file, executor))
+    return _result(folder, tasks)
+
+
+def _run(folder: Path, study: Study, file: str, executor: Executor) -> list[Task]:
+    """Do what is missing of all arms, and return all that there is to do."""
+    arms = plan(study)
+    write_description(folder, study, arms, file)
+    tasks = tasks_of(folder, study, arms)
+    todo = [task for task in tasks if not done(task)]
+    _log.info("%d of %d runs are to be done", len(todo), len(tasks))
     with Progress(study, arms, tasks, todo) as progress:
         _do(folder, executor, todo, study.retries, progress)
-    return _result(folder, tasks)
+    return tasks
 
 
 def check_arms(arms: Sequence[PlannedArm]) -> None:
@@ -88,6 +96,7 @@ def tasks_of(folder: Path, study: Study, arms: Sequence[PlannedArm]) -> list[Tas
         )
         for seed in study.seeds
         for arm in arms
+        if seed in arm.seeds
     ]  # fmt: skip
 
 
@@ -126,7 +135,7 @@ def _do(folder: Path, executor: Executor, todo: Sequence[Task], retries: int, pr
     while left:
         failed = []
         for each in executor(left):
-            _write_attempt(folder, each)
+            write_attempt(folder, each)
             progress.tell(each)
             name = (each.arm, each.seed)
             tried[name] += 1
@@ -139,13 +148,15 @@ def _do(folder: Path, executor: Executor, todo: Sequence[Task], retries: int, pr
         left = failed
 
 
-def _write_attempt(folder: Path, attempt: Outcome) -> None:
+def write_attempt(folder: Path, attempt: Outcome) -> None:
+    """Append a line, after dropping what a killed writer left of one."""
     row = {**attempt._asdict(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
     path = folder / ATTEMPTS
     written = path.read_bytes() if path.is_file() else b""
-    torn = bool(written) and not written.endswith(b"\n")
+    if written and not written.endswith(b"\n"):
+        record.write_atomically(path, written[: written.rfind(b"\n") + 1].decode())
     with path.open("ab", buffering=0) as file:
-        file.write((b"\n" if torn else b"") + json.dumps(record.jsonable(row)).encode() + b"\n")
+        file.write(json.dumps(record.jsonable(row)).encode() + b"\n")
 
 
 def _claim(folder: Path) -> None:
@@ -163,20 +174,14 @@ def write_description(folder: Path, study: Study, arms: Sequence[PlannedArm], fi
         "published": [each._asdict() for each in study.published],
         "arms": [
             {
-                "key": arm.key, "label": arm.label, "baseline": arm.is_baseline,
+                "key": arm.key, "label": arm.label, "baseline": arm.is_baseline, "seeds": list(arm.seeds),
                 "folder": str(place_of(folder, arm).relative_to(folder)),
-                "changes": {path: _shown(value) for path, value in arm.changes.items()},
+                "changes": {path: as_json(value) for path, value in arm.changes.items()},
             }
             for arm in arms
         ],
     }  # fmt: skip
     record.write_json(folder / STUDY, described)
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, configs.ConfigDict):
-        return json.loads(configs.to_json(value))
-    return [_shown(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _result(folder: Path, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""A search within a study: arms are run seed by seed, and the best one is written down as ``train`` takes it.
+
+Usage: ``searched(folder, study, file, run)``; see `jaxlab.study.search`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlab.core import config as configs
+from jaxlab.core import record
+from jaxlab.core.errors import UsageError
+from jaxlab.study.description import Study, as_json, plan
+from jaxlab.study.grid import chain
+from jaxlab.study.read import value_of
+from jaxlab.study.search import search
+from jaxlab.study.tasks import Task, done
+
+BEST, BEST_CONFIG = "best.json", "best_config.json"
+
+_log = logging.getLogger("jaxlab")
+
+
+def searched(folder: Path, study: Study, file: str, run: Callable[[Study, str], list[Task]]) -> list[Task]:
+    """Search, write the best arm, and return the runs of all arms.
+
+    Args:
+      folder: the study's.
+      study: with a search; its own arms are done.
+      file: of the study.
+      run: does what is missing of a study's arms and returns all runs of them.
+    """
+    if study.search is None:
+        raise UsageError("study.search is None: there is nothing to search")
+    proposed: list[Mapping[str, Any]] = []
+    stopped: dict[str, int] = {}
+
+    def whole() -> Study:
+        return dataclasses.replace(study, arms=chain(study.arms, proposed), stopped=dict(stopped))
+
+    def values(arm: Mapping[str, Any], stop: Callable[[Sequence[float]], bool]) -> list[float]:
+        proposed.append(arm)
+        key = _key(study, arm)
+        count, found = 0, list[float]()
+        while count < len(study.seeds) and not (found and stop(found)):
+            count = min(len(study.seeds), 2 * count or 1)  # 1, 2, 4 …: executors have something to share
+            stopped[key] = count
+            tasks = [task for task in run(whole(), file) if task.arm == key]
+            found = [_value(task, study) for task in tasks]
+        return found
+
+    found = search(study.search, study.direction, folder, values)
+    proposed[:] = [each.arm for each in found]
+    for each in found:
+        stopped[_key(study, each.arm)] = len(each.values)
+    tasks = run(whole(), file)
+    _write_best(folder, study, [each.arm for each in found if len(each.values) == len(study.seeds)], tasks)
+    return tasks
+
+
+def _key(study: Study, arm: Mapping[str, Any]) -> str:
+    return plan(dataclasses.replace(study, arms=[arm], baseline=None))[0].key
+
+
+def _value(task: Task, study: Study) -> float:
+    return value_of(task.folder, study.metric, study.at) if done(task) else math.nan
+
+
+def _write_best(folder: Path, study: Study, arms: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> None:
+    """Write the best of the arms that were not stopped: what it changes, and its complete config."""
+    sign, best, highest = 1.0 if study.direction == "max" else -1.0, None, -math.inf
+    for arm in (*study.arms, *arms):
+        values = [_value(task, study) for task in tasks if task.arm == _key(study, arm)]
+        mean = sign * sum(values) / len(values)
+        if mean > highest:
+            best, highest = arm, mean
+    if best is None:
+        _log.warning("no arm has finished all its seeds: there is no best one")
+        return
+    planned = plan(dataclasses.replace(study, arms=[best], baseline=None))[0]
+    record.write_json(folder / BEST, {path: as_json(value) for path, value in planned.changes.items()})
+    record.write_atomically(folder / BEST_CONFIG, configs.to_json(planned.config))
+    _log.info("the best arm is %s: %s", planned.label, folder / BEST)
