@@ -17,7 +17,7 @@ from jaxlab.core.errors import ConfigError, UsageError
 from jaxlab.study import runner
 from jaxlab.study.analysis import analyse
 from jaxlab.study.description import load, plan
-from jaxlab.study.executors import inline, local, vmap
+from jaxlab.study.executors import inline, local, slurm, vmap
 from jaxlab.study.tasks import FAILED, FINISHED, KILLED
 
 FILE = Path(__file__).with_name("small_study.py")
@@ -193,3 +193,16 @@ def test_a_torn_line_of_attempts_is_dropped_and_a_foreign_one_is_an_error(tmp_pa
     (tmp_path / runner.ATTEMPTS).write_text('{"arm": 1}\n')
     with pytest.raises(UsageError, match="line 1"):
         runner.attempts(tmp_path)
+
+
+@pytest.mark.slow
+def test_jobs_of_submitit_do_a_study_and_a_killed_one_is_done_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FILE.parent), *filter(None, sys.path)]))
+    study = with_arm({"hooks.trap.kind": "kill"})
+    result = jaxlab.run_study(study, tmp_path, slurm.make(cluster="local", poll=0.1))
+    assert result["finished"] == 4
+    killed = [row for row in runner.attempts(tmp_path) if row["status"] == KILLED]
+    assert len(killed) == 2
+    assert all(row["problem"].startswith("job ") for row in killed)
+    with pytest.raises(UsageError, match=r"executor\.cluster=slrum; did you mean 'slurm'"):
+        slurm.make(cluster="slrum")
