@@ -88,13 +88,9 @@ class Experiment(NamedTuple):
     def init(
         self, values: Mapping[str, np.ndarray] = MappingProxyType({}), seed: int | Array | None = None
     ) -> TrainState:
-        """Return the state before the first step, with `values` instead of random ones; see `initial_values`.
-
-        `seed` is another than the config's, which may be traced: then one program serves many.
-        """
+        """Return the state before the first step; `values` are as of `initial_values`, another `seed` may be traced."""
         model, batch = self.make_model(None), jax.tree.map(jnp.zeros_like, self.abstract_batch(rows=2))
-        ema = self.config.train.ema is not None
-        skip = self.skip is not None
+        ema, skip = self.config.train.ema is not None, self.skip is not None
         seed = self.config.seed if seed is None else seed
         return init_state(model, self.objective, self.optimizer, batch, seed, ema, values, skip)
 

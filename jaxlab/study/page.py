@@ -14,9 +14,9 @@ from typing import NamedTuple
 from markdown_it import MarkdownIt
 
 from jaxlab.core import record
-from jaxlab.study.report import HTML, MARKDOWN, PLOTS
 from jaxlab.study.svg import STYLE
 
+MARKDOWN, HTML, PLOTS = "REPORT.md", "report.html", "plots"
 _STYLE = """
 :root{--ink:#1c1c1e;--soft:#6b6b70;--line:#e1e1e6;--paper:#fff;--card:#f7f7f9;--accent:#0072b2;color-scheme:light dark}
 @media(prefers-color-scheme:dark){:root{--ink:#ececf0;--soft:#a0a0a8;--line:#3a3a40;--paper:#161618;--card:#202024;

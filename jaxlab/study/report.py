@@ -11,9 +11,8 @@ from typing import Any
 
 from jaxlab.core import record
 from jaxlab.core.errors import DataError
+from jaxlab.study.page import HTML, MARKDOWN
 from jaxlab.study.runner import STUDY
-
-MARKDOWN, HTML, PLOTS = "REPORT.md", "report.html", "plots"
 
 
 def report(workdir: str | os.PathLike[str]) -> dict[str, Any]:

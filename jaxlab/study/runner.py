@@ -12,22 +12,20 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxlab.core import limits, record
 from jaxlab.core.errors import DataError, UsageError
 from jaxlab.study.description import PlannedArm, Study, as_json, file_of, load, plan, seeded
+from jaxlab.study.executors import inline
 from jaxlab.study.progress import Progress
 from jaxlab.study.searching import searched
-from jaxlab.study.tasks import FINISHED, Outcome, Task, done
+from jaxlab.study.tasks import FINISHED, Executor, Outcome, Task, done
 
 STUDY, ATTEMPTS, RUNS = "study.json", "attempts.jsonl", "runs"
 RETRIED = ("failed", "killed")
-
-Executor = Callable[[Sequence[Task]], Iterator[Outcome]]
-"""Does tasks, in whatever order and wherever, and yields each one's outcome once; a PreemptedError ends the study."""
 
 _log = logging.getLogger("jaxlab")
 
@@ -51,13 +49,10 @@ def run_study(
     check_arms(plan(study))
     _claim(folder)
     file = "" if isinstance(source, Study) else str(file_of(source).resolve())
-    if executor is None:
-        from jaxlab.study.executors.inline import make
-
-        executor = make()
-    tasks = _run(folder, study, file, executor)
+    chosen = executor or inline.make()
+    tasks = _run(folder, study, file, chosen)
     if study.search is not None:
-        tasks = searched(folder, study, file, lambda study, file: _run(folder, study, file, executor))
+        tasks = searched(folder, study, file, lambda study, file: _run(folder, study, file, chosen))
     return _result(folder, tasks)
 
 

@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,10 @@ class Outcome(NamedTuple):
     status: str
     seconds: float
     problem: str = ""
+
+
+Executor = Callable[[Sequence[Task]], Iterator[Outcome]]
+"""Does tasks, in whatever order and wherever, and yields each one's outcome once; a PreemptedError ends the study."""
 
 
 def done(task: Task) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from jaxlab.study.runner import Executor
-from jaxlab.study.tasks import Outcome, Task, do
+from jaxlab.study.tasks import Executor, Outcome, Task, do
 
 
 def make() -> Executor:

@@ -19,8 +19,7 @@ from multiprocessing import connection
 from typing import Any
 
 from jaxlab.core.errors import PreemptedError, UsageError
-from jaxlab.study.runner import Executor
-from jaxlab.study.tasks import KILLED, PREEMPTED, Outcome, Task, do, outcome
+from jaxlab.study.tasks import KILLED, PREEMPTED, Executor, Outcome, Task, do, outcome
 
 _log = logging.getLogger("jaxlab")
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "TPU_VISIBLE_DEVICES")

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from jaxlab.core.errors import UsageError
 from jaxlab.study.executors.slurm import work
-from jaxlab.study.runner import Executor
-from jaxlab.study.tasks import KILLED, PREEMPTED, Outcome, Task, outcome
+from jaxlab.study.tasks import KILLED, PREEMPTED, Executor, Outcome, Task, outcome
 
 
 def make(address: str = "auto", cpus: int = 1, gpus: float = 0.0) -> Executor:

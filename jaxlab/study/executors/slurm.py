@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxlab.core.errors import PreemptedError, UsageError, did_you_mean
-from jaxlab.study.runner import Executor
-from jaxlab.study.tasks import KILLED, PREEMPTED, Outcome, Task, do, outcome
+from jaxlab.study.tasks import KILLED, PREEMPTED, Executor, Outcome, Task, do, outcome
 
 CLUSTERS = ("slurm", "local")
 

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from jaxlab.core.errors import JaxlabError, PreemptedError, UsageError, did_you_mean
 from jaxlab.run.seeds import FORMS, hindrance, train_seeds
-from jaxlab.study.runner import Executor
-from jaxlab.study.tasks import DIVERGED, FAILED, FINISHED, Outcome, Task, do, measure, outcome
+from jaxlab.study.tasks import DIVERGED, FAILED, FINISHED, Executor, Outcome, Task, do, measure, outcome
 
 _log = logging.getLogger("jaxlab")
 
