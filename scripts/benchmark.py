@@ -1,6 +1,6 @@
 """Speed as ratios in one run on the same work: ``python scripts/benchmark.py NAME``.
 
-NAME is loop, data, models, metrics, checkpoint or parallel. Options: ``--repeats=7 --only=CASE --output=docs``.
+NAME is loop, data, models, metrics, checkpoint, parallel or seeds. Options: ``--repeats=7 --only=CASE --output=docs``.
 Prints a table and, as the last line, JSON; with ``--output`` also writes ``benchmark_NAME.md`` and ``.json`` there.
 """
 
@@ -25,7 +25,7 @@ PEERS = ("keras", "torch")
 def main() -> int:
     """Run the benchmark that the arguments name."""
     parser = argparse.ArgumentParser(description="Measure speed as ratios.")
-    parser.add_argument("benchmark", choices=["loop", "data", "models", "metrics", "checkpoint", "parallel"])
+    parser.add_argument("benchmark", choices=["loop", "data", "models", "metrics", "checkpoint", "parallel", "seeds"])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", default="", help="measure the cases whose name contains this")
     parser.add_argument("--output", type=Path, help="folder to write the table and JSON to")

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 # modules of tests that runs name, for the processes that tests start: they read those runs from their directories
-os.environ["JAXLAB_ALLOW"] = "folded,plug_in_of_then,plugin_of_cli_test,small_study,small_tasks,test_evaluate_parts,tiny"
+os.environ["JAXLAB_ALLOW"] = ",".join((
+    "folded", "plug_in_of_then", "plugin_of_cli_test", "small_study",
+    "small_tasks", "test_evaluate_parts", "tiny",
+))  # fmt: skip
 ROWS = {"train": 320, "t10k": 40}
 
 

@@ -80,7 +80,7 @@ def test_holm_leaves_out_what_has_no_value():
     assert math.isnan(statistics.holm([0.01, math.nan])[1])
 
 
-@pytest.mark.parametrize(("n", "comparisons"), [(3, 1), (5, 4), (12, 1), (40, 9)])
+@pytest.mark.parametrize(("n", "comparisons"), [(3, 1), (3, 4), (3, 20), (5, 4), (12, 1), (40, 9)])
 def test_the_detectable_difference_is_found_with_the_power_it_promises(n, comparisons):
     deviation = 0.3
     least = statistics.minimum_detectable(deviation, n, comparisons)
@@ -88,6 +88,14 @@ def test_the_detectable_difference_is_found_with_the_power_it_promises(n, compar
     p_R = stats.ttest_1samp(drawn_RN, 0, axis=1).pvalue
     share = np.mean(p_R < 0.05 / comparisons)
     assert share == pytest.approx(0.8, abs=4 * math.sqrt(0.16 / 4000))
+
+
+@pytest.mark.parametrize("n", [2, 4, 9, 30])
+@pytest.mark.parametrize("shift", [0.0, 0.3, 1.0])
+def test_power_is_the_noncentral_ts_where_scipy_has_it(n, shift):
+    critical, away = stats.t.ppf(0.975, n - 1), shift * math.sqrt(n)
+    oracle = stats.nct.sf(critical, n - 1, away) + stats.nct.cdf(-critical, n - 1, away)
+    assert statistics.power(shift, 1.0, n, 0.05) == pytest.approx(oracle, abs=1e-5)
 
 
 @settings(deadline=None, max_examples=25)
