@@ -1,4 +1,4 @@
-"""The commands about many runs: ``study`` and ``report``."""
+"""The commands about many runs: ``study``, ``report`` and ``runs``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-COMMANDS = ("study", "report")
+COMMANDS = ("study", "report", "runs")
 
 
 def study(parsed: argparse.Namespace, options: Mapping[str, str]) -> dict[str, Any]:
@@ -35,3 +35,15 @@ def report(parsed: argparse.Namespace, options: Mapping[str, str]) -> dict[str, 
         print(sentence, file=sys.stderr)
     print(f"written: {result['report']}", file=sys.stderr)
     return result
+
+
+def runs(parsed: argparse.Namespace, options: Mapping[str, str]) -> dict[str, Any]:
+    """List runs."""
+    from jaxlab.study.index import runs as find
+    from jaxlab.study.runs_table import columns_of, print_runs
+
+    found = find(parsed.root, parsed.where, parsed.sort, parsed.rebuild)
+    columns = columns_of(found, [name for name in parsed.columns.split(",") if name])
+    print_runs(found[: parsed.limit], columns, len(found))
+    shown = [{name: facts[name] for name in columns if name in facts} for facts in found[: parsed.limit]]
+    return {"root": parsed.root, "total": len(found), "runs": shown}

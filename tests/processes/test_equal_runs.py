@@ -108,6 +108,7 @@ def test_an_evaluation_by_two_processes_has_each_example_once(one, two, tmp_path
         np.testing.assert_allclose(tables[0][name], column, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.exhaustive
 def test_two_processes_go_on_as_four_and_as_one(two, one, tmp_path):
     """The runs begin again from step 40, of which two processes have saved a part each."""
     for count, name in ((4, "four"), (1, "alone")):
@@ -123,6 +124,7 @@ def test_two_processes_go_on_as_four_and_as_one(two, one, tmp_path):
         assert configs.diff(record.read_config(workdir), record.read_config(one)) == {}
 
 
+@pytest.mark.exhaustive
 def test_two_processes_with_two_devices_each_train_as_one_with_four(tmp_path):
     settings = {"steps": 25, "eval_every": 20, "checkpoint_every": 25}
     ended_well(run(2, *train("mlp", tmp_path / "two", **settings), devices=2))
@@ -130,6 +132,7 @@ def test_two_processes_with_two_devices_each_train_as_one_with_four(tmp_path):
     assert_same(rows(tmp_path / "two"), rows(tmp_path / "one"), 1e-6)
 
 
+@pytest.mark.exhaustive
 def test_processes_under_pmap_train_stop_and_go_on_as_one(tmp_path):
     settings = {"steps": 25, "eval_every": 20, "checkpoint_every": 10}
     ended_well(run(2, *train("pmap", tmp_path / "two", **settings)))

@@ -15,6 +15,7 @@ from train_helpers import rows, saved_steps
 from jaxlab.core import record
 
 pytestmark = pytest.mark.slow
+EXHAUSTIVE = pytest.mark.exhaustive
 SOON = 90.0  # seconds within which all are to be gone: half a minute, and more where tests share the machine
 
 
@@ -34,7 +35,7 @@ def goes_on(workdir: Path, **settings) -> None:
     assert [row["step"] for row in rows(workdir) if "train/loss" in row] == list(range(1, last + 6))
 
 
-@pytest.mark.parametrize(("asked", "number"), [(1, signal.SIGTERM), (0, signal.SIGINT)])
+@pytest.mark.parametrize(("asked", "number"), [pytest.param(1, signal.SIGTERM, marks=EXHAUSTIVE), (0, signal.SIGINT)])
 def test_a_signal_to_one_process_stops_all_at_the_same_step_and_saves_it(tmp_path, asked, number):
     ended = disturbed("slow", tmp_path / "run", lambda processes: processes[asked].send_signal(number))
     assert [end.code for end in ended] == [75, 75]
@@ -43,7 +44,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step_and_saves_it(tmp_pat
     goes_on(tmp_path / "run")
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=EXHAUSTIVE)])
 def test_a_killed_process_ends_the_other_with_a_sentence(tmp_path, killed):
     ended = disturbed("slow", tmp_path / "run", lambda processes: processes[killed].kill())
     assert ended[killed].code == -signal.SIGKILL
@@ -54,6 +55,7 @@ def test_a_killed_process_ends_the_other_with_a_sentence(tmp_path, killed):
         goes_on(tmp_path / "run")
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_stands_still_is_lost_to_the_other(tmp_path):
     processes = start(2, *train("slow", tmp_path / "run"))
     wait_for_step(tmp_path / "run", 12, processes)
@@ -66,11 +68,13 @@ def test_a_process_that_stands_still_is_lost_to_the_other(tmp_path):
     assert ended[1].code == 75  # it learns, once it goes on, that the others have gone
 
 
+@pytest.mark.exhaustive
 def test_an_abort_of_its_own_stays_an_abort(tmp_path):
     ended = finish(start(2, *train("aborting", tmp_path / "run")), 3 * SOON)
     assert [end.code for end in ended] == [75, -signal.SIGABRT]
 
 
+@pytest.mark.exhaustive
 def test_a_signal_before_the_first_step_ends_all(tmp_path):
     processes = start(2, *train("slow", tmp_path / "run"))
     while not (tmp_path / "run" / record.CONFIG).exists() and processes[0].poll() is None:
@@ -91,6 +95,7 @@ def test_an_error_in_the_data_of_one_process_ends_all_and_is_named(tmp_path):
     assert ended[1].sentence == "OSError: the disk is gone"
 
 
+@pytest.mark.exhaustive
 def test_data_that_hang_in_one_process_end_all_by_the_watchdog(tmp_path):
     processes = start(2, *train("hanging", tmp_path / "run", watchdog=12))
     wait_for_step(tmp_path / "run", 12, processes)

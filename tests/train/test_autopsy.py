@@ -279,7 +279,9 @@ def test_within_scanned_and_rematerialised_layers_the_layer_is_found(options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "devices"), [("jit", None), ("pmap", 2)])
+@pytest.mark.parametrize(
+    ("strategy", "devices"), [("jit", None), pytest.param("pmap", 2, marks=pytest.mark.exhaustive)]
+)
 def test_the_step_is_taken_with_the_very_random_numbers(strategy, devices):
     config = config_of(grad_accumulation=2)
     config.model = jaxlab.spec("faults:normalised")

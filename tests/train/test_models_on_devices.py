@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from train_helpers import ROOT, finish, start
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # it compiles every model twice for 8 devices
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(900)]  # it compiles every model twice for 8 devices
 
 
 @pytest.fixture(scope="module")
