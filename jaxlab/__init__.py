@@ -24,19 +24,21 @@ if TYPE_CHECKING:
     from jaxlab.run.cross_validate import cross_validate
     from jaxlab.run.doctor import doctor
     from jaxlab.run.evaluate import evaluate
+    from jaxlab.run.find_rate import find_rate
     from jaxlab.run.reproduce import reproduce
     from jaxlab.run.result import Run
     from jaxlab.run.sanity import sanity
     from jaxlab.run.verify_resume import verify_resume
     from jaxlab.study.description import Published, Study
+    from jaxlab.study.index import table as runs
     from jaxlab.study.report import report
     from jaxlab.study.runner import run_study
 
 __version__ = "0.1.0"
 __all__ = [
     "ArraySource", "Published", "Run", "Study", "allow", "autopsy", "base_config", "baseline", "build", "check",
-    "compare", "cross_validate", "doctor", "evaluate", "load_config", "override", "report", "reproduce", "run_study",
-    "sanity", "spec", "train", "verify_resume",
+    "compare", "cross_validate", "doctor", "evaluate", "find_rate", "load_config", "override", "report", "reproduce",
+    "run_study", "runs", "sanity", "spec", "train", "verify_resume",
 ]  # fmt: skip
 
 
@@ -50,9 +52,10 @@ def __getattr__(name: str) -> Any:
         "autopsy": "run.autopsy:autopsy", "base_config": "run.base:base_config", "baseline": "run.baseline:baseline",
         "build": "core.config:build", "check": "run.check:check", "compare": "run.compare:compare",
         "cross_validate": "run.cross_validate:cross_validate", "doctor": "run.doctor:doctor",
-        "evaluate": "run.evaluate:evaluate", "load_config": "core.config:load", "override": "core.override:override",
+        "evaluate": "run.evaluate:evaluate", "find_rate": "run.find_rate:find_rate",
+        "load_config": "core.config:load", "override": "core.override:override",
         "report": "study.report:report", "reproduce": "run.reproduce:reproduce", "run_study": "study.runner:run_study",
-        "sanity": "run.sanity:sanity", "spec": "core.config:spec",
+        "runs": "study.index:table", "sanity": "run.sanity:sanity", "spec": "core.config:spec",
         "verify_resume": "run.verify_resume:verify_resume",
     }  # fmt: skip
     if name not in homes:

@@ -17,6 +17,7 @@ from typing import Any
 
 from jaxlab.cli import joint, show, studies
 from jaxlab.cli.flags import check_flags, make_parser, split_overrides
+from jaxlab.cli.loading import load
 from jaxlab.core import record, trust
 from jaxlab.core.errors import JaxlabError, UsageError
 
@@ -81,19 +82,6 @@ def _run(given: list[str]) -> int:
     return 1 if (parsed.command in _VERDICTS or getattr(parsed, "strict", False)) and result["errors"] else 0
 
 
-def _load(parsed: argparse.Namespace, overrides: dict[str, str]) -> Any:
-    from jaxlab.core import config as configs
-    from jaxlab.core.override import override
-    from jaxlab.core.override_file import read
-
-    config = configs.load(parsed.config)
-    try:
-        given = read(Path(parsed.overrides)) if parsed.overrides else {}
-        return override(override(config, given), overrides)
-    except UsageError as error:
-        raise type(error)(f"--{error} (in {parsed.config})") from error
-
-
 def _train(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
     from jaxlab.run.stopping import stop_requests
 
@@ -102,7 +90,7 @@ def _train(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, A
 
 
 def _train_or_cross_validate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    config = _load(parsed, overrides)
+    config = load(parsed, overrides)
     origin = {"config": str(Path(parsed.config).resolve()), "overrides": overrides}
     if parsed.cv is not None:
         if parsed.fork_from or parsed.fallback:
@@ -126,7 +114,7 @@ def _train_or_cross_validate(parsed: argparse.Namespace, overrides: dict[str, st
 
 
 def _check(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    config = _load(parsed, overrides)
+    config = load(parsed, overrides)
     from jaxlab.run.check import check
     from jaxlab.run.check_table import print_check
 
@@ -138,7 +126,7 @@ def _check(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, A
 
 
 def _audit(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    config = _load(parsed, overrides)
+    config = load(parsed, overrides)
     from jaxlab.run.audit import audit
 
     options = {"max_rows": parsed.max_rows, "target": parsed.target, "ignore": _names(parsed.ignore)}
@@ -175,7 +163,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _baseline(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    config = _load(parsed, overrides)
+    config = load(parsed, overrides)
     from jaxlab.run.baseline import baseline, print_baseline
 
     result = baseline(config, parsed.workdir, parsed.split, parsed.seconds)
@@ -183,8 +171,16 @@ def _baseline(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str
     return result
 
 
+def _find_rate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
+    from jaxlab.run.find_rate import find_rate, print_rates
+
+    result = find_rate(load(parsed, overrides), parsed.low, parsed.high, parsed.steps, range(parsed.repeats))
+    print_rates(result)
+    return result
+
+
 def _sanity(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    config = _load(parsed, overrides)
+    config = load(parsed, overrides)
     from jaxlab.run.sanity import print_sanity, sanity
 
     result = sanity(config, parsed.steps, parsed.seconds)
@@ -203,7 +199,7 @@ def _compare(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str,
 
 
 def _verify_resume(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    config = _load(parsed, overrides)
+    config = load(parsed, overrides)
     from jaxlab.run.verify_resume import print_verification, verify_resume
 
     result = verify_resume(config, parsed.workdir, parsed.kills, parsed.devices)
@@ -220,7 +216,7 @@ def _reproduce(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[st
 
 
 def _scale(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    config = _load(parsed, overrides)
+    config = load(parsed, overrides)
     counts = _names(parsed.devices)
     if not all(count.isdigit() for count in counts):
         raise UsageError(f"--devices={parsed.devices}: expected numbers, such as 1,2,4,8")

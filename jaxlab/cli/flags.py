@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on a split: metrics, prediction store, pictures",
     "baseline": "fit simple baselines on the same split and metrics: majority, linear, boosting, n-grams",
     "sanity": "train a little: a wrong pipeline fails by its first loss, one batch, shuffled labels",
+    "find-rate": "train a little with a learning rate that rises, and say which one to take",
     "compare": "say what differs between two runs, and whether one is better on the same examples",
     "verify-resume": "kill a training again and again: it must end as if it had not been, bit by bit",
     "reproduce": "run a run again from what it wrote down, and say whether all bits are the same",
@@ -115,6 +116,13 @@ _FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         **_CONFIG,
         "--steps": {"type": int, "default": 200, "help": "of each small training, at most (default: 200)"},
         "--seconds": {"type": float, "default": 120.0, "help": "after which the rest is cut (default: 120)"},
+    },
+    "find-rate": {
+        **_CONFIG,
+        "--low": {"type": float, "default": 1e-6, "help": "the first rate (default: 1e-6)"},
+        "--high": {"type": float, "default": 1.0, "help": "the last rate (default: 1)"},
+        "--steps": {"type": int, "default": 150, "help": "of each short training (default: 150)"},
+        "--repeats": {"type": int, "default": 3, "help": "trainings, with other seeds (default: 3)"},
     },
     "compare": {
         "first": {"help": "a run's directory", "metavar": "RUN_A"},

@@ -14,13 +14,16 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxlab.core import config as configs
 from jaxlab.core import record
 from jaxlab.core.errors import JaxlabError, UsageError
 from jaxlab.study.query import condition, order
 from jaxlab.study.tasks import EVALUATION
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = ".jaxlab-runs.sqlite"
 FINISHED, RUNNING, STOPPED, UNREADABLE = "finished", "running", "stopped", "unreadable"
@@ -58,6 +61,13 @@ def runs(
         return []
     test = condition(where, names)
     return [dict(facts) for facts in order(sort, names)([facts for facts in found if test(facts)])]
+
+
+def table(root: str | os.PathLike[str] = ".", where: str = "", sort: str = "-began") -> pd.DataFrame:
+    """Return `runs` as a table, one column a fact."""
+    import pandas as pd
+
+    return pd.DataFrame(runs(root, where, sort))
 
 
 def facts_of(run: Path, root: Path) -> dict[str, Any]:

@@ -23,6 +23,14 @@ def by_hand(after):
         return np.where(t < W, PEAK * t / W, after(t))
 
 
+def test_a_geometric_rise_has_its_ends_and_one_factor():
+    found = rates(schedules.geometric(T, low=1e-5, high=1e-1))
+    assert found[[0, T - 1, T]] == pytest.approx([1e-5, 1e-1, 1e-1], rel=1e-4)
+    assert found[1:T] / found[: T - 1] == pytest.approx(np.full(T - 1, 1e4 ** (1 / (T - 1))), rel=1e-4)
+    with pytest.raises(ConfigError, match="above 0"):
+        schedules.geometric(T, low=0.0)
+
+
 FORMULAS = {
     "warmup_linear": ({"end": 0.1}, lambda t: PEAK * (1 - 0.9 * (t - W) / (T - W))),
     "warmup_constant": ({}, lambda t: PEAK + 0 * t),
