@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxlab.core.types import HostBatch
+from jaxlab.data.feeding import chunk_steps
 from jaxlab.data.pipeline import Batches
 
 
@@ -19,6 +20,11 @@ class SeedBatches(Batches):
     """Batches whose chunks are [C, S, B, ...]; all else is as of the first of `lanes`."""
 
     lanes: tuple[Batches, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """How many batches travel in one transfer: as many as of one seed alone, since each transfer has its price."""
+        return chunk_steps(self.lanes[0])
 
     @classmethod
     def of(cls, lanes: Sequence[Batches]) -> SeedBatches:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxlab.core.tree import unpack
 from jaxlab.core.types import HostBatch, Periodic, PyTree, Statistics, TrainState
-from jaxlab.data.feeding import prefetch
+from jaxlab.data.feeding import chunk_steps, prefetch
 from jaxlab.data.pipeline import Batches
 from jaxlab.data.stacking import SeedBatches
 from jaxlab.run import lanes as lanes_
@@ -115,6 +115,16 @@ def train_batches(experiment: Experiment, programs: Programs, lanes: Sequence[La
     batches = experiment.batches("train", training=True)
     each = [dataclasses.replace(batches, seed=data_seed(lane.config)) for lane in lanes]
     return each[0] if programs.shared else SeedBatches.of(each)
+
+
+def steps_of(batches: Batches) -> int:
+    """Return how many batches travel to the devices at once."""
+    return batches.steps if isinstance(batches, SeedBatches) else chunk_steps(batches)
+
+
+def chunk_length(plan: loop.Plan, batches: Batches) -> int:
+    """Return how many batches a chunk has."""
+    return plan.length if plan.several is not None else steps_of(batches)
 
 
 def loop_plan(

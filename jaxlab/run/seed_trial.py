@@ -13,13 +13,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlab.data.feeding import chunk_steps
 from jaxlab.run.assemble import Experiment
+from jaxlab.run.flops import flops_of
 from jaxlab.run.lanes import Lane
-from jaxlab.run.seed_programs import Programs, seeds_of, starting, train_batches
+from jaxlab.run.seed_programs import Programs, seeds_of, starting, steps_of, train_batches
 
 _SECONDS, _LEAST, _MOST = 0.4, 3, 50  # of a timing, and calls in it
 _ROUNDS = 3  # of which the fastest counts: what else the machine does only slows
+_TINY = 2e6  # operations of a step that takes less than its dispatch, anywhere
+
+
+def is_tiny(experiment: Experiment) -> bool:
+    """Say whether a step is mostly dispatch, so that all seeds at once cannot but win and a trial would only cost."""
+    return flops_of(experiment) < _TINY
 
 
 def is_faster(experiment: Experiment, stacked: Programs, alone: Programs, lanes: Sequence[Lane]) -> bool:
@@ -32,7 +38,7 @@ def _seconds(experiment: Experiment, programs: Programs, lanes: Sequence[Lane]) 
     state, window = starting(programs, lanes, MappingProxyType({}), 0)
     seeds, several = seeds_of(programs, lanes), experiment.config.train.steps_per_call
     batches = train_batches(experiment, programs, lanes)
-    chunk = programs.put(batches.chunk(0, several if several > 1 else chunk_steps(batches)))
+    chunk = programs.put(batches.chunk(0, several if several > 1 else steps_of(batches)))
     best, taken = float("inf"), 0
 
     def call(state: Any, window: Any, step: int) -> tuple[Any, Any]:

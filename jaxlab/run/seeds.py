@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, DivergedError
 from jaxlab.core.override import override
-from jaxlab.data.feeding import chunk_steps, feed
+from jaxlab.data.feeding import feed
 from jaxlab.run import environment
 from jaxlab.run.assemble import Experiment, assemble
 from jaxlab.run.host_memory import keep_freed_memory
@@ -31,8 +31,17 @@ from jaxlab.run.lanes import Lane, common_step, opened, written
 from jaxlab.run.overheard import overheard, say
 from jaxlab.run.processes import writes
 from jaxlab.run.program import note
-from jaxlab.run.seed_programs import Programs, loop_plan, one_by_one, seeds_of, starting, together, train_batches
-from jaxlab.run.seed_trial import is_faster
+from jaxlab.run.seed_programs import (
+    Programs,
+    chunk_length,
+    loop_plan,
+    one_by_one,
+    seeds_of,
+    starting,
+    together,
+    train_batches,
+)
+from jaxlab.run.seed_trial import is_faster, is_tiny
 from jaxlab.run.stopping import Stop, stop_requests
 from jaxlab.run.train import summary_of
 from jaxlab.run.watchdog import watchdog
@@ -115,7 +124,7 @@ def _chosen(experiment: Experiment, lanes: Sequence[Lane], form: str) -> Program
     if form == "in_turn" or len(lanes) == 1:
         return one_by_one(experiment)
     stacked = together(experiment, len(lanes))
-    if form == "together":
+    if form == "together" or is_tiny(experiment):
         return stacked
     alone = one_by_one(experiment)
     faster = is_faster(experiment, stacked, alone, lanes)
@@ -142,7 +151,7 @@ def _train_group(
         _log.info("%s at step %d of %d", "resuming" if step else "starting", step, train.steps)
         batches = train_batches(experiment, programs, lanes)
         plan = loop_plan(experiment, programs, lanes, progress, stop)
-        plan = dataclasses.replace(plan, length=plan.length if plan.several is not None else chunk_steps(batches))
+        plan = dataclasses.replace(plan, length=chunk_length(plan, batches))
         feeding = {"first": step, "last": train.steps, "chunk": plan.length, "workers": experiment.config.data.workers}
         with contextlib.closing(feed(batches, put=programs.put, **feeding)) as chunks:
             loop.run(plan, state, window, step, _noted(programs, lanes, plan, (state, window, step), chunks))
