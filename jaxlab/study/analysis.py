@@ -148,6 +148,8 @@ def _failures(folder: Path, arms: Sequence[Mapping[str, Any]]) -> list[dict[str,
             if str(seed) not in arm["values"]:
                 row = last.get((arm["key"], seed), {"status": "missing", "problem": "not begun, or killed"})
                 run = f"{arm['folder']}/seed-{seed}"
-                failures.append({"run": run, "arm": arm["label"], "seed": seed,
-                                 "status": row["status"], "problem": row["problem"]})  # fmt: skip
+                failures.append({
+                    "run": run, "arm": arm["label"], "seed": seed, "begun": (folder / run).is_dir(),
+                    "status": row["status"], "problem": row["problem"],
+                })  # fmt: skip
     return failures

@@ -141,7 +141,10 @@ def _run(arm: Mapping[str, Any], seed: str) -> str:
 def _failures(results: Mapping[str, Any]) -> list[Part]:
     if not results["failures"]:
         return [Text(f"## Failures\n\nNone: every run is finished ([{ATTEMPTS}]({ATTEMPTS}) has all attempts).")]
-    rows = [[f"[{f['run']}]({f['run']})", f["status"], f["problem"]] for f in results["failures"]]
+    rows = [
+        [f"[{f['run']}]({f['run']})" if f["begun"] else f["run"], f["status"], f["problem"]]
+        for f in results["failures"]
+    ]
     return [Text("## Failures\n\nNo number above is of these runs."), Grid(("run", "status", "problem"), rows)]
 
 
