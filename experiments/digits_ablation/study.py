@@ -2,7 +2,7 @@
 
 jaxlab study --study=experiments/digits_ablation/study.py --workdir=studies/digits_ablation --executor=vmap
 
-50 runs, about 20 min on 2 CPU cores. README.md has the question and the prediction, REPORT.md the answer.
+50 runs, about 20 min on 2 CPU cores. README.md has the question and the prediction.
 """
 
 from pathlib import Path

@@ -92,7 +92,7 @@ def test_the_best_arm_is_written_as_train_takes_it(tmp_path, capsys):
     flags = ["check", f"--config={file}", f"--overrides={tmp_path / 'search' / BEST}", "--allow=small_study"]
     assert main(flags) == 0
     shown = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert shown["config"]["optimizer"]["learning_rate"] == again.optimizer.learning_rate
+    assert shown["config"]["optimizer.learning_rate"] == again.optimizer.learning_rate
 
 
 def test_a_search_that_makes_no_sense_says_so():
