@@ -89,7 +89,7 @@ def hindrance(config: ConfigDict, seeds: Mapping[int, Any]) -> str:
     for path, hinders, expected in (
         ("seed", bool(outside), "0 to 2**32 - 1"),
         ("parallel.strategy", config.parallel.strategy != "jit", "jit"),
-        ("parallel.mesh", bool(sizes), "devices along data alone"),
+        (f"parallel.mesh.{next(iter(sizes), '')}", bool(sizes), "1, devices along data alone"),
         ("parallel.offload", bool(config.parallel.offload), "''"),
         ("data.buckets.lengths", bool(config.data.buckets.lengths), "(), batches of one length"),
         ("train.non_finite", config.train.non_finite == "rollback", "abort or skip"),
