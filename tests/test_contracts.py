@@ -17,9 +17,11 @@ from contract_cases import CASES, SIZE
 from contract_discovery import FOUND, HALVES, each, make, make_batch, make_trained, node_of, public_functions
 
 from jaxlab.core import config as configs
+from jaxlab.core import record
 from jaxlab.core.errors import UndefinedError
 from jaxlab.core.factory import import_factory
 from jaxlab.core.tree import replaced
+from jaxlab.run.base import base_config
 from jaxlab.train.apply import Initialising
 
 
@@ -225,8 +227,13 @@ def test_a_mask_has_the_structure_of_the_parameters(case):
 
 
 @each("sink")
-def test_a_sink_takes_rows_of_numbers_also_such_as_are_not_finite_and_closes(case, tmp_path):
-    sink = make(case, workdir=tmp_path, first_step=0)
+def test_a_sink_takes_rows_of_numbers_also_such_as_are_not_finite_and_closes(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where trackers put what is not said to be elsewhere
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store.db")
+    record.open_run(tmp_path / "run", base_config(), {})
+    sink = make(case, workdir=tmp_path / "run", first_step=0)
     sink.write(1, {"train/loss": 2.5, "steps_per_second": 1.0, "wall": 0.5})
     sink.write(2, {"valid/loss": float("nan"), "valid/accuracy": float("inf")})
     sink.close()

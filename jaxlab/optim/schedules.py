@@ -51,24 +51,6 @@ def warmup_linear(total_steps: int, peak: float = 1e-3, warmup: float = 0.05, en
     return _after_warmup(steps, peak, lambda later: peak * (1 - (1 - end) * jnp.clip(later / length, 0.0, 1.0)))
 
 
-def geometric(total_steps: int, low: float = 1e-6, high: float = 1.0) -> optax.Schedule:
-    """Return a rise from `low` at the first step to `high` at the last, by the same factor each step.
-
-    Args:
-      total_steps: given by the run.
-      low: the first rate.
-      high: the last rate.
-
-    Raises:
-      ConfigError: rates that are not positive and finite.
-    """
-    _check_rates("geometric", low=low, high=high)
-    if not low or not high:
-        raise ConfigError(f"geometric: low={low:g}, high={high:g}: expected rates above 0")
-    length = max(1, total_steps - 1)
-    return lambda t: low * (high / low) ** (jnp.minimum(t, length) / length)
-
-
 def warmup_constant(total_steps: int, peak: float = 1e-3, warmup: float = 0.05) -> optax.Schedule:
     """Return a linear rise to `peak`, which then stays.
 

@@ -53,7 +53,7 @@ def find_rate(
         raise UsageError(f"rates from {low:g} to {high:g} in {steps} steps; expected 0 < low < high and 20 or more")
     rising = _short(config, steps)
     with rising.unlocked(), rising.optimizer.ignore_type():
-        rising.optimizer.learning_rate = spec("jaxlab.optim.schedules:geometric", low=low, high=high)
+        rising.optimizer.learning_rate = spec("jaxlab.optim.rising:geometric", low=low, high=high)
     curves = [_losses(override(rising, {"seed": seed}), steps) for seed in seeds]
     rates = low * (high / low) ** (np.arange(steps) / max(1, steps - 1))
     found = [recommended(rates[: len(curve)], curve) for curve in curves]

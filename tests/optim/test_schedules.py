@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxlab.core.errors import ConfigError
-from jaxlab.optim import schedules
+from jaxlab.optim import rising, schedules
 
 T, W, PEAK = 200, 20, 0.5
 
@@ -24,11 +24,11 @@ def by_hand(after):
 
 
 def test_a_geometric_rise_has_its_ends_and_one_factor():
-    found = rates(schedules.geometric(T, low=1e-5, high=1e-1))
+    found = rates(rising.geometric(T, low=1e-5, high=1e-1))
     assert found[[0, T - 1, T]] == pytest.approx([1e-5, 1e-1, 1e-1], rel=1e-4)
     assert found[1:T] / found[: T - 1] == pytest.approx(np.full(T - 1, 1e4 ** (1 / (T - 1))), rel=1e-4)
     with pytest.raises(ConfigError, match="above 0"):
-        schedules.geometric(T, low=0.0)
+        rising.geometric(T, low=0.0)
 
 
 FORMULAS = {
