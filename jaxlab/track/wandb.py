@@ -7,6 +7,7 @@ Nothing connects before the first row, and then on the sink's own thread: a serv
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +63,8 @@ class WandB:
             project=self._project, entity=self._entity or None, id=identity, resume="allow", name=self._workdir.name,
             mode=self._mode or None, tags=list(self._tags) or None,
             config=json.loads(configs.to_json(record.read_config(self._workdir))),
-            settings=wandb.Settings(console="off", silent=True),
+            # read anew: the client remembers where the first run of a process wrote, and a study has many
+            dir=os.environ.get("WANDB_DIR"), settings=wandb.Settings(console="off", silent=True),
         )  # fmt: skip
         # the run's own step is the axis: wandb's counts rows and refuses those that a resumed run writes again
         self._run.define_metric(_STEP)
