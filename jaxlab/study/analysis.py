@@ -17,11 +17,11 @@ import numpy as np
 from jaxlab.core import record
 from jaxlab.core.errors import DataError
 from jaxlab.study import cost, statistics, words
-from jaxlab.study.read import evaluation_of, value_of
+from jaxlab.study.read import evaluation_of, paired_sample_deviation, sample_deviation, value_of
 from jaxlab.study.runner import STUDY, attempts
 
 RESULTS = "results.json"
-_NORMAL = 2 * 1.959964  # widths of a deviation in an interval of 95 %
+_PAIRS = 3  # seeds whose predictions are compared example by example; a second a pair
 
 
 def analyse(workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def analyse(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     others = [arm for arm in arms if arm is not baseline]
     for arm in arms:
         arm["spread"] = _spread(arm, described["direction"])
-    _compare(described, baseline, others)
+    _compare(folder, described, baseline, others)
     _add_costs(folder, described, arms)
     results = {
         **{name: described[name] for name in ("file", "metric", "direction", "at", "seeds", "smallest", "published")},
@@ -58,22 +58,17 @@ def analyse(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 def _read_arm(folder: Path, described: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
     """Return an arm with the values of its finished runs, by seed."""
     split = described["metric"].partition("/")[0]
-    values, runs, deviations, reads = {}, {}, [], 0
+    values, runs, reads = {}, {}, 0
     for seed in arm["seeds"]:
         run = folder / arm["folder"] / f"seed-{seed}"
         if not record.read_json(run / record.SUMMARY):
             continue
         values[str(seed)] = value_of(run, described["metric"], described["at"])
         runs[str(seed)] = str(run.relative_to(folder))
-        evaluation = evaluation_of(run, split)
-        interval = evaluation["intervals"].get(described["metric"].partition("/")[2])
-        interval = interval or evaluation["intervals"].get(described["metric"])
-        if interval:
-            deviations.append((interval["high"] - interval["low"]) / _NORMAL)
         reads += evaluation_of(run, "test")["reads"]
     return {
         **arm, "values": values, "runs": runs, "test_reads": reads, "evaluated": split in described["splits"],
-        "sample_deviation": float(np.mean(deviations)) if deviations else None,
+        "sample_deviation": sample_deviation([folder / run for run in runs.values()], described["metric"]),
     }  # fmt: skip
 
 
@@ -82,7 +77,9 @@ def _spread(arm: Mapping[str, Any], direction: str) -> dict[str, float] | None:
     return statistics.spread(np.array(values), direction)._asdict() if values else None
 
 
-def _compare(described: Mapping[str, Any], baseline: Mapping[str, Any], others: Sequence[dict[str, Any]]) -> None:
+def _compare(
+    folder: Path, described: Mapping[str, Any], baseline: Mapping[str, Any], others: Sequence[dict[str, Any]]
+) -> None:
     """Compare every other arm with the baseline, and correct for how many there are."""
     for arm in others:
         ours, theirs = _paired(arm, baseline)
@@ -95,6 +92,11 @@ def _compare(described: Mapping[str, Any], baseline: Mapping[str, Any], others: 
         found["wanted"] = wanted
         found["seeds_needed"] = statistics.seeds_needed(wanted, found["deviation"], len(compared))
         found["verdict"] = words.verdict(found, described["direction"])
+    for arm in others:
+        both = [seed for seed in arm["runs"] if seed in baseline["runs"]][:_PAIRS]
+        pairs = [(folder / baseline["runs"][seed], folder / arm["runs"][seed]) for seed in both]
+        if arm["comparison"] is not None:
+            arm["comparison"]["sample_deviation"] = paired_sample_deviation(pairs, described["metric"])
 
 
 def _paired(*arms: Mapping[str, Any]) -> list[np.ndarray]:

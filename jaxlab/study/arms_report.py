@@ -16,7 +16,9 @@ from jaxlab.study.words import number, p_value, signed
 _HOW = (
     "Effect size is Hedges' g of paired differences; *detectable* is the least true difference that this many seeds "
     "find with a power of 0.8 after Holm's correction. The deviation over seeds says how far runs of one arm differ on "
-    "the same examples, that over examples how far another test set would move a run's number: neither holds the other."
+    "the same examples; that over examples how far another test set would move a run's number, or the difference of "
+    "two runs of a seed that are scored on the same examples. Neither holds the other, and no number of seeds lessens "
+    "the second."
 )
 
 
@@ -74,15 +76,9 @@ def _table(results: Mapping[str, Any]) -> Grid:
 
 def _comparisons(results: Mapping[str, Any]) -> Grid:
     header = (
-        "arm",
-        "difference:",
-        "95 % interval:",
-        "Holm p:",
-        "sign-flip p:",
-        "effect size:",
-        "detectable:",
-        "so it is",
-    )
+        "arm", "difference:", "95 % interval:", "Holm p:", "sign-flip p:", "effect size:", "detectable:",
+        "sd over examples:", "so it is",
+    )  # fmt: skip
     rows = []
     for arm in results["arms"]:
         c = None if arm["baseline"] else arm["comparison"]
@@ -90,6 +86,6 @@ def _comparisons(results: Mapping[str, Any]) -> Grid:
             rows.append([
                 f"`{arm['label']}`", signed(c["difference"]), f"{signed(c['low'])} … {signed(c['high'])}",
                 p_value(c["holm_p"]), p_value(c["permutation_p"]), number(c["effect"], 2),
-                number(c["minimum_detectable"]), c["verdict"],
+                number(c["minimum_detectable"]), number(c["sample_deviation"]), c["verdict"],
             ])  # fmt: skip
     return Grid(header, rows)

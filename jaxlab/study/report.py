@@ -5,6 +5,8 @@ Every number stands beside the runs and files it came from. Usage: ``report("stu
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from jaxlab.core import record
 from jaxlab.core.errors import DataError
 from jaxlab.study.page import HTML, MARKDOWN
 from jaxlab.study.runner import STUDY
+from jaxlab.track import remembered
+
+_log = logging.getLogger("jaxlab")
 
 
 def report(workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -29,9 +34,22 @@ def report(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     else:
         raise DataError(f"--workdir={folder} holds neither a study ({STUDY}) nor a run ({record.CONFIG})")
     found = write(folder)
+    publish(folder)
     return {
         "workdir": str(folder),
         "report": str(folder / HTML),
         "markdown": str(folder / MARKDOWN),
         "sentences": found,
     }
+
+
+def publish(folder: Path) -> None:
+    """Give the report to the trackers that know the run or runs of the study; one out of reach is no reason to fail."""
+    if (folder / STUDY).is_file():
+        for run in sorted(folder.glob("runs/*/seed-*")):
+            remembered.adopt(folder, run)
+    for name in remembered.trackers(folder):
+        try:
+            importlib.import_module(f"jaxlab.track.{name}").publish(folder)
+        except Exception as error:
+            _log.warning("%s did not get the report: %s: %s", name, type(error).__name__, error)

@@ -5,8 +5,6 @@ Usage: ``write(Path("runs/first"))``.
 
 from __future__ import annotations
 
-import importlib
-import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +18,8 @@ from jaxlab.study.page import Folded, Grid, Part, Picture, Text
 from jaxlab.study.surroundings import surroundings
 from jaxlab.study.tasks import EVALUATION
 from jaxlab.study.words import number
-from jaxlab.track.remembered import trackers
 
 _MOST_CURVES = 6
-
-_log = logging.getLogger("jaxlab")
 
 
 def write(folder: Path) -> list[str]:
@@ -38,17 +33,7 @@ def write(folder: Path) -> list[str]:
         *_again(folder),
     ]  # fmt: skip
     page.write(folder, f"Run {folder.name}", parts)
-    _publish(folder)
     return found
-
-
-def _publish(folder: Path) -> None:
-    """Give the report to the trackers that know the run; one that cannot be reached is no reason to fail."""
-    for name in trackers(folder):
-        try:
-            importlib.import_module(f"jaxlab.track.{name}").publish(folder)
-        except Exception as error:
-            _log.warning("%s did not get the report: %s: %s", name, type(error).__name__, error)
 
 
 def _sentences(config: Any, summary: Mapping[str, Any], evaluations: Mapping[str, Any]) -> list[str]:

@@ -31,23 +31,21 @@ def write(folder: Path, results: Mapping[str, Any]) -> None:
     record.write_atomically(folder / RUNS, _csv(("arm", "key", "seed", metric, "run"), runs))
     names = ("n", "mean", "low", "high", "deviation", "median", "best", "worst")
     compared = (
-        "difference",
-        "low",
-        "high",
-        "t_p",
-        "holm_p",
-        "permutation_p",
-        "effect",
-        "minimum_detectable",
-        "verdict",
-    )
+        "difference", "low", "high", "t_p", "holm_p", "permutation_p", "effect", "minimum_detectable",
+        "sample_deviation", "verdict",
+    )  # fmt: skip
     rows = []
     for arm in results["arms"]:
         if arm["spread"]:
             c = None if arm["baseline"] else arm["comparison"]
             own = [arm["spread"][name] for name in names]
             rows.append((arm["label"], arm["key"], *own, *(c[name] if c else "" for name in compared)))
-    header = ("arm", "key", *names, *(f"difference_{n}" if n in ("low", "high") else n for n in compared))
+    header = (
+        "arm",
+        "key",
+        *names,
+        *(f"difference_{n}" if n in ("low", "high", "sample_deviation") else n for n in compared),
+    )
     record.write_atomically(folder / ARMS, _csv(header, rows))
     record.write_atomically(folder / LATEX, latex(results))
 

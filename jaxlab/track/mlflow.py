@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxlab.core import config as configs
-from jaxlab.core import record
 from jaxlab.track import remembered
 
 NAME = "mlflow"
@@ -30,13 +29,16 @@ class MLflow:
         self._workdir, self._uri, self._experiment, self._tags = workdir, uri, experiment, tags
         self._total, self._step = total_steps, 0
         self._client: Any = None
-        self._run = ""
+        self._run, self._running = "", False
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log a row in one request."""
         from mlflow.entities import Metric
 
         self._connect()
+        if not self._running:
+            self._client.update_run(self._run, status="RUNNING")
+            self._running = True
         now = int(time.time() * 1000)
         self._client.log_batch(self._run, metrics=[Metric(name, value, now, step) for name, value in values.items()])
         self._step = max(self._step, step)
@@ -46,7 +48,11 @@ class MLflow:
         if self._client is None:
             return
         self.upload()
-        self._client.set_terminated(self._run, "FINISHED" if self._step >= self._total else "KILLED")
+        self.end("FINISHED" if self._step >= self._total else "KILLED")
+
+    def end(self, status: str) -> None:
+        """Say how it ended."""
+        self._client.set_terminated(self._run, status)
 
     def upload(self) -> None:
         """Log the files of the run that people look at."""
@@ -65,10 +71,10 @@ class MLflow:
 
         client = MlflowClient(tracking_uri=self._uri or None)
         known = remembered.read(self._workdir, NAME)
-        if known:
+        if remembered.RUN in known:
             try:
-                client.update_run(known["run"], status="RUNNING")
-                self._client, self._run = client, known["run"]
+                client.get_run(known[remembered.RUN])
+                self._client, self._run = client, known[remembered.RUN]
                 return
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
@@ -83,11 +89,12 @@ class MLflow:
         experiment = found.experiment_id if found else client.create_experiment(self._experiment)
         tags = {"jaxlab.workdir": str(self._workdir), **self._tags}
         run = client.create_run(experiment, run_name=self._workdir.name, tags=tags).info.run_id
-        flat = configs.flatten(record.read_config(self._workdir))
+        flat = configs.flatten(remembered.config_of(self._workdir))
         params = [Param(_key(path), str(value)[:_LONGEST]) for path, value in flat.items()]
         for first in range(0, len(params), _AT_ONCE):
             client.log_batch(run, params=params[first : first + _AT_ONCE])
-        remembered.write(self._workdir, NAME, {"run": run, "uri": self._uri, "experiment": self._experiment})
+        place = {remembered.RUN: run, "uri": self._uri, "experiment": self._experiment}
+        remembered.write(self._workdir, NAME, place)
         return run
 
 
@@ -111,9 +118,12 @@ def make(
 
 
 def publish(workdir: Path) -> None:
-    """Log the files of a run that was tracked, such as a report that was written since."""
+    """Log the files of a run or study that is tracked, such as a report that was written since."""
     known = remembered.read(workdir, NAME)
-    MLflow(workdir, known["uri"], known["experiment"], {}).upload()
+    sink = MLflow(workdir, known["uri"], known["experiment"], {})
+    sink.upload()
+    if remembered.is_study(workdir):
+        sink.end("FINISHED")
 
 
 def _key(path: str) -> str:

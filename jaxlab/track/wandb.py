@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxlab.core import config as configs
-from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.track import remembered
 
@@ -58,18 +57,18 @@ class WandB:
         import wandb
 
         known = remembered.read(self._workdir, NAME)
-        identity = known["run"] if known else secrets.token_hex(4)
+        identity = known[remembered.RUN] if remembered.RUN in known else secrets.token_hex(4)
         self._run = wandb.init(
             project=self._project, entity=self._entity or None, id=identity, resume="allow", name=self._workdir.name,
             mode=self._mode or None, tags=list(self._tags) or None,
-            config=json.loads(configs.to_json(record.read_config(self._workdir))),
+            config=json.loads(configs.to_json(remembered.config_of(self._workdir))),
             # read anew: the client remembers where the first run of a process wrote, and a study has many
             dir=os.environ.get("WANDB_DIR"), settings=wandb.Settings(console="off", silent=True),
         )  # fmt: skip
         # the run's own step is the axis: wandb's counts rows and refuses those that a resumed run writes again
         self._run.define_metric(_STEP)
         self._run.define_metric("*", step_metric=_STEP)
-        place = {"run": identity, "project": self._project, "entity": self._entity, "mode": self._mode}
+        place = {remembered.RUN: identity, "project": self._project, "entity": self._entity, "mode": self._mode}
         remembered.write(self._workdir, NAME, place)
 
 
@@ -94,7 +93,7 @@ def make(workdir: Path, project: str = "jaxlab", entity: str = "", mode: str = "
 
 
 def publish(workdir: Path) -> None:
-    """Log the files of a run that was tracked, such as a report that was written since."""
+    """Log the files of a run or study that is tracked, such as a report that was written since."""
     known = remembered.read(workdir, NAME)
     sink = WandB(workdir, known["project"], known["entity"], known["mode"], ())
     sink.upload()

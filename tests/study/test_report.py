@@ -16,6 +16,7 @@ import small_study
 import jaxlab
 from jaxlab.core import record
 from jaxlab.core.errors import DataError
+from jaxlab.run.store import read_arrays
 from jaxlab.study import page, statistics, svg, tables, words
 from jaxlab.study.analysis import analyse
 from jaxlab.study.description import plan
@@ -140,6 +141,24 @@ def test_a_readme_and_published_numbers_open_and_stand_beside(written):
     assert markdown.startswith("# Does it matter?")
     assert "| other | 0.6500 | not given | a letter |" in markdown
     assert "0.6000 … 0.8000" in markdown
+
+
+@pytest.mark.slow
+def test_what_other_examples_would_change_is_of_pairs_scored_on_the_same_ones(tmp_path):
+    study = small_study.get_study()
+    study = jaxlab.Study(study.base, study.arms, study.seeds, "test/accuracy")
+    jaxlab.run_study(study, tmp_path)
+    arms = analyse(tmp_path)["arms"]
+    other = next(arm for arm in arms if not arm["baseline"])
+    baseline = next(arm for arm in arms if arm["baseline"])
+    widths = []
+    for seed, run in other["runs"].items():
+        pair = [tmp_path / baseline["runs"][seed], tmp_path / run]
+        step = [record.read_json(folder / record.SUMMARY)["best"]["step"] for folder in pair]
+        stored = [read_arrays(folder, "test", each) for folder, each in zip(pair, step, strict=True)]
+        right = [(each["logits"].argmax(1) == each["target"]).astype(float) for each in stored]
+        widths.append(np.std(right[1] - right[0]) / len(right[0]) ** 0.5)
+    assert other["comparison"]["sample_deviation"] == pytest.approx(np.mean(widths), rel=0.1)
 
 
 def test_latex_has_every_sign_escaped_and_as_many_columns_as_it_says(written):

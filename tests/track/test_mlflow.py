@@ -92,6 +92,23 @@ def test_a_sqlite_store_has_the_rows_the_config_and_the_files(tmp_path, monkeypa
 
 
 @pytest.mark.slow
+def test_a_study_that_is_tracked_has_its_report_there_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/store.db"
+    study = jaxlab.Study(tracked.config(20, mlflow=sink(uri)), [{}, {"model.hidden": (4,)}], (0,), "valid/accuracy")
+    jaxlab.run_study(study, tmp_path / "study")
+    for _ in range(2):
+        jaxlab.report(tmp_path / "study")
+    client = client_of(tracking_uri=uri)
+    runs = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["seed-0", "seed-0", "study"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    entry = next(run.info.run_id for run in runs if run.info.run_name == "study")
+    assert entry == remembered.read(tmp_path / "study", "mlflow")["run"]
+    assert {"REPORT.md", "report.html", "results.json"} <= {item.path for item in client.list_artifacts(entry)}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hanging"])
 def test_a_server_that_goes_away_changes_nothing_and_is_told_once(tmp_path, server, number, caplog, monkeypatch):
     uri, group = server
