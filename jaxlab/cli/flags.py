@@ -175,7 +175,10 @@ _FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "--limit": {"type": int, "default": 50, "help": "runs that are shown (default: 50)"},
         "--rebuild": {"action": "store_true", "help": "read all runs anew, whatever the index says"},
     },
-    "report": {"--workdir": {"required": True, "help": "of a study or a run", "metavar": "DIR"}},
+    "report": {
+        "--workdir": {"required": True, "help": "of a study or a run", "metavar": "DIR"},
+        "--output": {"help": "also there, with the files it leads to: to commit or send", "metavar": "DIR"},
+    },
     "autopsy": {"workdir": {"help": "a run that diverged", "metavar": "RUN"}},
     "doctor": {},
 }

@@ -23,14 +23,18 @@ def study(parsed: argparse.Namespace, options: Mapping[str, str]) -> dict[str, A
         print(f"not finished: {each['run']} ({each['status']}) {each['problem']}", file=sys.stderr)
     if parsed.no_report or not result["finished"]:
         return result
-    return {**result, **report(parsed, options)}
+    return {**result, **_written(parsed.workdir, None)}
 
 
 def report(parsed: argparse.Namespace, options: Mapping[str, str]) -> dict[str, Any]:
     """Write the report of a study or a run."""
+    return _written(parsed.workdir, parsed.output)
+
+
+def _written(workdir: str, output: str | None) -> dict[str, Any]:
     from jaxlab.study.report import report as write
 
-    result = write(parsed.workdir)
+    result = write(workdir, output)
     for sentence in result["sentences"]:
         print(sentence, file=sys.stderr)
     print(f"written: {result['report']}", file=sys.stderr)

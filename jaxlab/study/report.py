@@ -15,16 +15,22 @@ from jaxlab.core import record
 from jaxlab.core.errors import DataError
 from jaxlab.study.page import HTML, MARKDOWN
 from jaxlab.study.runner import STUDY
+from jaxlab.study.sharing import share
 from jaxlab.track import remembered
 
 _log = logging.getLogger("jaxlab")
 
 
-def report(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+def report(workdir: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """Write the report of a study or a run and return where it stands and its sentences.
+
+    Args:
+      workdir: of the study or run.
+      output: a directory to copy it into with the files that it leads to, to commit or send; None for none.
 
     Raises:
       DataError: there is neither, or nothing is finished yet.
+      UsageError: `output` is within the study, or a file.
     """
     folder = Path(workdir).expanduser().resolve()
     if (folder / STUDY).is_file():
@@ -35,6 +41,8 @@ def report(workdir: str | os.PathLike[str]) -> dict[str, Any]:
         raise DataError(f"--workdir={folder} holds neither a study ({STUDY}) nor a run ({record.CONFIG})")
     found = write(folder)
     publish(folder)
+    if output is not None:
+        share(folder, Path(output).expanduser().resolve())
     return {
         "workdir": str(folder),
         "report": str(folder / HTML),

@@ -15,7 +15,7 @@ import small_study
 
 import jaxlab
 from jaxlab.core import record
-from jaxlab.core.errors import DataError
+from jaxlab.core.errors import DataError, UsageError
 from jaxlab.run.store import read_arrays
 from jaxlab.study import page, statistics, svg, tables, words
 from jaxlab.study.analysis import analyse
@@ -98,6 +98,19 @@ def test_every_number_of_a_run_stands_there_and_leads_to_it(written):
     assert all((written / link).exists() for link in local)
     assert "missing" in markdown
     assert "1 run is missing or failed" in markdown
+
+
+def test_a_copy_to_send_has_all_that_it_leads_to_and_no_more(written, tmp_path):
+    jaxlab.report(written, tmp_path / "copy")
+    found = Page((tmp_path / "copy" / "report.html").read_text())
+    local = [link for link in found.links if not link.startswith("data:")]
+    markdown = re.findall(r"\]\(([^)]+)\)", (tmp_path / "copy" / "REPORT.md").read_text())
+    assert len({*local, *markdown}) > 23
+    assert all((tmp_path / "copy" / link).exists() for link in (*local, *markdown))
+    assert not list((tmp_path / "copy").rglob(record.CHECKPOINTS))
+    for inside in (written, written / "copy", written / "REPORT.md"):
+        with pytest.raises(UsageError, match="expected a directory outside"):
+            jaxlab.report(written, inside)
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(written):

@@ -1,0 +1,36 @@
+"""A report to commit or to send: copied with the files that it leads to, and nothing else of gigabytes of runs.
+
+Usage: ``share(Path("studies/NAME"), Path("experiments/NAME"))``.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from jaxlab.core import record
+from jaxlab.core.errors import UsageError
+from jaxlab.study.page import HTML, MARKDOWN
+
+_LINK = re.compile(r"\]\(([^)\s#]+)\)")
+
+
+def share(folder: Path, output: Path) -> None:
+    """Copy a report and what it leads to; of a run's directory that is a link, its config.
+
+    Raises:
+      UsageError: the output is the study, within it, or a file.
+    """
+    if output == folder or folder in output.parents or output.is_file():
+        raise UsageError(f"--output={output}: expected a directory outside {folder}")
+    places = {folder / MARKDOWN, folder / HTML}
+    for link in _LINK.findall((folder / MARKDOWN).read_text()):
+        place = (folder / link).resolve()
+        if folder in place.parents:  # a README's own links may lead anywhere
+            places.add(place / record.CONFIG if place.is_dir() else place)
+    for place in sorted(places):
+        if place.is_file():
+            target = output / place.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(place, target)
