@@ -40,7 +40,7 @@ class Programs(NamedTuple):
     lift: Lift
     statistics: Statistics  # shapes of one seed's
     state: TrainState  # shapes of one seed's
-    init: Callable[..., TrainState]  # of seeds and values
+    init: Callable[..., TrainState]  # of one seed, and values
     step: Any  # of states, windows, seeds, chunk, and where several steps are taken at once the last one
     measure: Callable[..., Statistics]
     intact: Callable[..., jax.Array]
@@ -78,9 +78,8 @@ def _programs(experiment: Experiment, lift: Lift, *, stacked: bool) -> Programs:
 
     return Programs(
         stacked, shared, lift, statistics, state,
-        init=jax.jit(
-            lift(lambda seed, values: experiment.init(values, seed), (0, None)), out_shardings=lift.placement(0)
-        ),
+        # one seed's: mapped over seeds, all that draws random numbers takes three times as long to compile
+        init=jax.jit(lambda seed, values: experiment.init(values, seed)),
         step=compiled(step, (0,)),
         measure=compiled(lift(lambda state, chunk: evaluate(state, chunk)[0], (0, None))),
         intact=compiled(lift(intact, (0,))),
@@ -97,17 +96,24 @@ def starting(
     programs: Programs, lanes: Sequence[Lane], values: Mapping[str, Any], step: int
 ) -> tuple[TrainState, Window]:
     """Return states and windows as saved at `step`, or those of the beginning, which `values` may be part of."""
-    seeds = seeds_of(programs, lanes)
     if not step:
-        return programs.init(seeds, dict(values)), programs.window(seeds)
+        return beginning(programs, [lane.seed for lane in lanes], values)
     like = {"state": programs.state, "window": window_shapes(programs.statistics)}
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like)
-    trees = [jax.device_get(lane.checkpoints.restore(step, like)) for lane in lanes]
-    tree = programs.lift.stacked(trees)
-    tree = jax.tree.map(lambda x: x[None], tree) if not programs.stacked else tree
-    tree = programs.lift.put(tree, 0)
+    tree = _on_devices(programs, [jax.device_get(lane.checkpoints.restore(step, like)) for lane in lanes])
     return tree["state"], tree["window"]
+
+
+def beginning(programs: Programs, seeds: Sequence[int], values: Mapping[str, Any]) -> tuple[TrainState, Window]:
+    """Return the states and windows before the first step."""
+    states = [jax.device_get(programs.init(np.uint32(seed), dict(values))) for seed in seeds]
+    return _on_devices(programs, states), programs.window(programs.lift.put(np.array(seeds, np.uint32), 0))
+
+
+def _on_devices(programs: Programs, lanes: Sequence[PyTree]) -> PyTree:
+    tree = programs.lift.stacked(lanes)
+    return programs.lift.put(tree if programs.stacked else jax.tree.map(lambda x: x[None], tree), 0)
 
 
 def train_batches(experiment: Experiment, programs: Programs, lanes: Sequence[Lane]) -> Batches:

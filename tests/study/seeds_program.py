@@ -12,7 +12,7 @@ import small_study
 import jaxlab
 from jaxlab.core import record
 from jaxlab.run.assemble import assemble
-from jaxlab.run.seed_programs import together
+from jaxlab.run.seed_programs import beginning, together
 from jaxlab.run.seeds import train_seeds
 
 SEEDS = range(8)
@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
     experiment = assemble(config)
     programs = together(experiment, len(SEEDS))
     seeds = programs.lift.put(np.arange(len(SEEDS), dtype=np.uint32), 0)
-    state, window = programs.init(seeds, {}), programs.window(seeds)
+    state, window = beginning(programs, SEEDS, {})
     batch = {name: np.zeros((1, len(SEEDS), *x.shape), x.dtype) for name, x in experiment.abstract_batch().items()}
     text = programs.step.lower(state, window, seeds, programs.put(batch)).compile().as_text()
     kernel = jax.tree.leaves(state.params)[0]

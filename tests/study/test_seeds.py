@@ -15,7 +15,7 @@ import jaxlab
 from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, DivergedError, UsageError
 from jaxlab.run.assemble import assemble
-from jaxlab.run.seed_programs import one_by_one, together
+from jaxlab.run.seed_programs import beginning, one_by_one, together
 from jaxlab.run.seeds import hindrance, train_seeds
 from jaxlab.train import manifest
 
@@ -45,7 +45,7 @@ def test_the_beginning_is_that_of_a_run_alone_bit_by_bit(make):
     experiment = assemble(config(model__dropout=0.5, train__ema=0.9))
     programs = make(experiment, len(seeds))
     for group in [seeds] if programs.stacked else [(seed,) for seed in seeds]:
-        states = programs.init(programs.lift.put(np.array(group, np.uint32), 0), {})
+        states, _ = beginning(programs, group, {})
         for place, seed in enumerate(group):
             alone = jax.jit(assemble(config(seed=seed, model__dropout=0.5, train__ema=0.9)).init)()
             same = jax.tree.map(np.array_equal, programs.lift.lane(states, place), alone)
