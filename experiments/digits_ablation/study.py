@@ -2,7 +2,8 @@
 
 jaxlab study --study=experiments/digits_ablation/study.py --workdir=studies/digits_ablation --executor=vmap
 
-50 runs, about 20 min on 2 CPU cores. README.md has the question and the prediction.
+50 runs, about 20 min on 2 CPU cores. README.md has the question and the prediction, REPORT.md the
+answer (`jaxlab report --workdir=studies/digits_ablation --output=experiments/digits_ablation`).
 """
 
 from pathlib import Path

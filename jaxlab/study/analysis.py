@@ -85,8 +85,9 @@ def _compare(
         ours, theirs = _paired(arm, baseline)
         arm["comparison"] = statistics.compare(ours, theirs)._asdict() if len(ours) else None
     compared = [arm["comparison"] for arm in others if arm["comparison"] is not None]
-    for found, adjusted in zip(compared, statistics.holm([each["t_p"] for each in compared]), strict=True):
-        found["holm_p"] = adjusted
+    corrected = [statistics.holm([each[name] for each in compared]) for name in ("t_p", "permutation_p")]
+    for found, by_t, by_signs in zip(compared, *corrected, strict=True):
+        found["holm_p"], found["permutation_holm_p"] = by_t, by_signs
         found["minimum_detectable"] = statistics.minimum_detectable(found["deviation"], found["n"], len(compared))
         wanted = described["smallest"] or abs(found["difference"])
         found["wanted"] = wanted

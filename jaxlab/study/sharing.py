@@ -11,7 +11,9 @@ from pathlib import Path
 
 from jaxlab.core import record
 from jaxlab.core.errors import UsageError
+from jaxlab.study.analysis import RESULTS
 from jaxlab.study.page import HTML, MARKDOWN
+from jaxlab.study.runner import STUDY
 
 _LINK = re.compile(r"\]\(([^)\s#]+)\)")
 
@@ -34,3 +36,12 @@ def share(folder: Path, output: Path) -> None:
             target = output / place.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(place, target)
+    file = record.read_json(folder / STUDY).get("file", "")
+    for place in (output / STUDY, output / RESULTS):
+        if file and place.is_file():  # where the study's file lay on this machine is nobody's concern
+            record.write_json(place, {**record.read_json(place), "file": short_name(Path(file))})
+
+
+def short_name(file: Path) -> str:
+    """Return a study's file as it is named from the top of its repository: ``experiments/NAME/study.py``."""
+    return "/".join(file.parts[-3:])

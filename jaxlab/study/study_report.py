@@ -17,12 +17,17 @@ from jaxlab.study.arms_report import arms_parts, as_row
 from jaxlab.study.learning import learning_curves
 from jaxlab.study.page import Folded, Grid, Part, Picture, Text
 from jaxlab.study.runner import ATTEMPTS, STUDY
+from jaxlab.study.sharing import short_name
 from jaxlab.study.surroundings import surroundings
 from jaxlab.study.tasks import EVALUATION
 from jaxlab.study.words import number
 
 _MOST_CURVES = 8
 _MOST_PICTURES = 6
+_COST = (
+    "## Cost\n\n◎ marks the arms that no other beats at the same or less of that cost (the Pareto set). Seconds are as "
+    "they were measured, with whatever else the machine did."
+)
 
 
 def write(folder: Path) -> list[str]:
@@ -103,7 +108,7 @@ def _costs(results: Mapping[str, Any]) -> list[Part]:
     arms = [arm for arm in results["arms"] if arm["cost"] and arm["spread"]]
     rows = [[f"`{arm['label']}`", number(arm["spread"]["mean"]), *_cost(arm["cost"])] for arm in arms]
     parts: list[Part] = [
-        Text("## Cost\n\n◎ marks the arms that no other beats at the same or less of that cost (the Pareto set)."),
+        Text(_COST),
         Grid(("arm", f"{results['metric']}:", "parameters:", "operations to train:", "seconds to train:"), rows),
     ]
     if len({arm["cost"]["flops"] for arm in arms}) > 1:
@@ -126,9 +131,15 @@ def _seeds(results: Mapping[str, Any]) -> list[Part]:
         f"All numbers: [{RESULTS}]({RESULTS}), [{tables.RUNS}]({tables.RUNS}), [{tables.ARMS}]({tables.ARMS}), "
         f"[{tables.LATEX}]({tables.LATEX})."
     )
-    changes = "\n".join(f"- `{arm['label']}`: `{json.dumps(arm['changes'])}`" for arm in results["arms"])
+    changes = "\n".join(f"- `{arm['label']}`: `{json.dumps(_changes(arm))}`" for arm in results["arms"])
     header = ("arm", *(f"seed {seed}:" for seed in results["seeds"]))
     return [Text(text), Grid(header, rows), Folded("What each arm changes in the base config", changes)]
+
+
+def _changes(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an arm changes, without the parts of what it replaces as a whole."""
+    whole = arm["changes"]
+    return {path: value for path, value in whole.items() if path.partition("[")[0] not in set(whole) - {path}}
 
 
 def _run(arm: Mapping[str, Any], seed: str) -> str:
@@ -162,8 +173,7 @@ def _reading(results: Mapping[str, Any]) -> list[Part]:
 
 
 def _again(folder: Path, results: Mapping[str, Any]) -> list[Part]:
-    file = Path(results["file"])
-    name = f"{file.parent.parent.name}/{file.parent.name}/{file.name}" if results["file"] else "STUDY.py"
+    name = short_name(Path(results["file"])) if results["file"] else "STUDY.py"
     commands = [
         f"jaxlab study --study={name} --workdir=NEW",
         f"jaxlab reproduce {_first_run(folder, results).relative_to(folder)}",

@@ -97,7 +97,7 @@ def intervals(rows: Sequence[Row], title: str, zero: bool = False) -> str:
 
 def _row(row: Row, scale: Scale, y: float) -> str:
     colour = _colour(row.colour)
-    parts = [_text(_LEFT - 12, y + 4, _cut(row.label, 38), "end", name=row.label)]
+    parts = [_text(_LEFT - 12, y + 4, _cut(row.label, 32), "end", name=row.label)]
     for point in row.points:
         dot = _dot(scale(point.value), y, 3.5, "dot", point.name, fill=colour)
         parts.append(_tag("a", dot, href=point.link) if point.link else dot)

@@ -31,8 +31,8 @@ def write(folder: Path, results: Mapping[str, Any]) -> None:
     record.write_atomically(folder / RUNS, _csv(("arm", "key", "seed", metric, "run"), runs))
     names = ("n", "mean", "low", "high", "deviation", "median", "best", "worst")
     compared = (
-        "difference", "low", "high", "t_p", "holm_p", "permutation_p", "effect", "minimum_detectable",
-        "sample_deviation", "verdict",
+        "difference", "low", "high", "t_p", "holm_p", "permutation_p", "permutation_holm_p", "effect",
+        "minimum_detectable", "sample_deviation", "verdict",
     )  # fmt: skip
     rows = []
     for arm in results["arms"]:

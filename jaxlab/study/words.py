@@ -88,8 +88,13 @@ def _needed(comparison: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """Return what it would have taken to tell."""
     if not comparison["deviation"] > 0:
         return "All seeds differ alike."
+    smallest = results["smallest"]
+    if smallest and -smallest < comparison["low"] and comparison["high"] < smallest:
+        return f"The interval holds no difference worth knowing, which begins at {number(smallest)}."
     least = f"This n finds differences from {number(comparison['minimum_detectable'])} on"
-    what = "worth knowing" if results["smallest"] else "seen here"
+    if smallest and comparison["seeds_needed"] is not None and comparison["seeds_needed"] <= comparison["n"]:
+        return f"{least}; the interval does not rule out one of {number(smallest)}, the least worth knowing."
+    what = "worth knowing" if smallest else "seen here"
     wanted = f"a difference of {number(comparison['wanted'])}, the one {what}"
     if comparison["seeds_needed"] is None:
         return f"{least}; no number of seeds below 100,000 would find {wanted}."

@@ -107,6 +107,8 @@ def test_a_copy_to_send_has_all_that_it_leads_to_and_no_more(written, tmp_path):
     markdown = re.findall(r"\]\(([^)]+)\)", (tmp_path / "copy" / "REPORT.md").read_text())
     assert len({*local, *markdown}) > 23
     assert all((tmp_path / "copy" / link).exists() for link in (*local, *markdown))
+    for name in ("study.json", "results.json"):
+        assert str(written.parent) not in (tmp_path / "copy" / name).read_text()
     assert not list((tmp_path / "copy").rglob(record.CHECKPOINTS))
     for inside in (written, written / "copy", written / "REPORT.md"):
         with pytest.raises(UsageError, match="expected a directory outside"):
@@ -191,6 +193,26 @@ def test_a_verdict_is_by_direction_and_never_without_evidence():
     assert words.verdict(sure, "min") == "worse"
     for p in (0.05, 0.5, float("nan")):
         assert words.verdict({**sure, "holm_p": p}, "max") == "not separable"
+
+
+@pytest.mark.parametrize(
+    ("shift", "noise", "said"),
+    [
+        (0.0, 0.001, "holds no difference worth knowing, which begins at 0.0100"),
+        (0.009, 0.005, "the interval does not rule out one of 0.0100"),
+        (0.02, 0.2, "seeds would be needed for a difference of 0.0100, the one worth knowing"),
+    ],
+)
+def test_what_was_not_seen_is_told_apart_from_what_could_not_be_seen(shift, noise, said):
+    ours = shift + noise * np.array([-1.0, 1.0, -0.5, 0.5, -1.5, 1.5])
+    found = statistics.compare(ours, np.zeros(6))._asdict()
+    found["minimum_detectable"] = statistics.minimum_detectable(found["deviation"], 6)
+    found["seeds_needed"] = statistics.seeds_needed(0.01, found["deviation"])
+    found |= {"holm_p": 0.5, "verdict": words.OPEN, "wanted": 0.01}
+    base = {"label": "base", "baseline": True, "spread": None}
+    arm = {"label": "x", "baseline": False, "comparison": found}
+    results = {"arms": [base, arm], "metric": "m", "smallest": 0.01, "interactions": [], "failures": []}
+    assert said in words.sentences(results)[0]
 
 
 def test_a_directory_without_anything_to_report_says_so(tmp_path):
