@@ -14,11 +14,11 @@ from jaxlab.study.page import Grid, Part, Picture, Text
 from jaxlab.study.words import number, p_value, signed
 
 _HOW = (
-    "Both p-values are Holm-corrected. Effect size is Hedges' g of paired differences; *detectable* is the least "
-    "true difference that this many seeds find with a power of 0.8 after Holm's correction. The deviation over seeds says how far runs of one arm "
-    "differ on the same examples; that over examples how far another test set would move a run's number, or the "
-    "difference of two runs of a seed that are scored on the same examples. Neither holds the other, and no number of "
-    "seeds lessens the second."
+    "Both p-values are Holm-corrected. Effect size is Hedges' g of paired differences; *detectable* is the least true "
+    "difference that this many seeds find with a power of 0.8 after Holm's correction. The deviation over seeds says "
+    "how far runs of one arm differ on the same examples; that over examples how far another test set would move a "
+    "run's number, or the difference of two runs of a seed that are scored on the same examples. Neither holds the "
+    "other, and no number of seeds lessens the second."
 )
 
 
@@ -76,7 +76,7 @@ def _table(results: Mapping[str, Any]) -> Grid:
 
 def _comparisons(results: Mapping[str, Any]) -> Grid:
     header = (
-        "arm", "difference:", "95 % interval:", "p, t test:", "p, sign flips:", "effect size:", "detectable:",
+        "arm", "difference [95 % interval]:", "p, t test:", "p, sign flips:", "effect size:", "detectable:",
         "sd over examples:", "so it is",
     )  # fmt: skip
     rows = []
@@ -84,7 +84,7 @@ def _comparisons(results: Mapping[str, Any]) -> Grid:
         c = None if arm["baseline"] else arm["comparison"]
         if c:
             rows.append([
-                f"`{arm['label']}`", signed(c["difference"]), f"{signed(c['low'])} … {signed(c['high'])}",
+                f"`{arm['label']}`", f"{signed(c['difference'])} [{signed(c['low'])}, {signed(c['high'])}]",
                 p_value(c["holm_p"]), p_value(c["permutation_holm_p"]), number(c["effect"], 2),
                 number(c["minimum_detectable"]), number(c["sample_deviation"]), c["verdict"],
             ])  # fmt: skip
