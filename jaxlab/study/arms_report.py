@@ -76,16 +76,16 @@ def _table(results: Mapping[str, Any]) -> Grid:
 
 def _comparisons(results: Mapping[str, Any]) -> Grid:
     header = (
-        "arm", "difference [95 % interval]:", "p, t test:", "p, sign flips:", "effect size:", "detectable:",
-        "sd over examples:", "so it is",
+        "arm", "so it is", "difference [95 % interval]:", "p, t test:", "p, sign flips:", "effect size:", "detectable:",
+        "sd over examples:",
     )  # fmt: skip
     rows = []
     for arm in results["arms"]:
         c = None if arm["baseline"] else arm["comparison"]
         if c:
             rows.append([
-                f"`{arm['label']}`", f"{signed(c['difference'])} [{signed(c['low'])}, {signed(c['high'])}]",
+                f"`{arm['label']}`", c["verdict"], f"{signed(c['difference'])} [{signed(c['low'])}, {signed(c['high'])}]",
                 p_value(c["holm_p"]), p_value(c["permutation_holm_p"]), number(c["effect"], 2),
-                number(c["minimum_detectable"]), number(c["sample_deviation"]), c["verdict"],
+                number(c["minimum_detectable"]), number(c["sample_deviation"]),
             ])  # fmt: skip
     return Grid(header, rows)
