@@ -83,9 +83,10 @@ def _comparisons(results: Mapping[str, Any]) -> Grid:
     for arm in results["arms"]:
         c = None if arm["baseline"] else arm["comparison"]
         if c:
+            bounds = f"[{signed(c['low'])}, {signed(c['high'])}]"
             rows.append([
-                f"`{arm['label']}`", c["verdict"],
-                f"{signed(c['difference'])} [{signed(c['low'])}, {signed(c['high'])}]", p_value(c["holm_p"]), p_value(c["permutation_holm_p"]), number(c["effect"], 2),
-                number(c["minimum_detectable"]), number(c["sample_deviation"]),
+                f"`{arm['label']}`", c["verdict"], f"{signed(c['difference'])} {bounds}", p_value(c["holm_p"]),
+                p_value(c["permutation_holm_p"]), number(c["effect"], 2), number(c["minimum_detectable"]),
+                number(c["sample_deviation"]),
             ])  # fmt: skip
     return Grid(header, rows)
