@@ -24,7 +24,7 @@ from jaxlab.run.journal import IDS
 from jaxlab.run.lanes import Lane
 from jaxlab.run.stopping import Stop
 from jaxlab.train import loop
-from jaxlab.train.compilation import blocking_if_need_be, watch_compilations
+from jaxlab.train.compilation import blocking_if_need_be, options_of_init, watch_compilations
 from jaxlab.train.evaluate import summarise
 from jaxlab.train.non_finite import intact
 from jaxlab.train.parallel import measure
@@ -79,7 +79,7 @@ def _programs(experiment: Experiment, lift: Lift, *, stacked: bool) -> Programs:
     return Programs(
         stacked, shared, lift, statistics, state,
         # one seed's: mapped over seeds, all that draws random numbers takes three times as long to compile
-        init=jax.jit(lambda seed, values: experiment.init(values, seed)),
+        init=jax.jit(lambda seed, values: experiment.init(values, seed), compiler_options=options_of_init(state)),
         step=compiled(step, (0,)),
         measure=compiled(lift(lambda state, chunk: evaluate(state, chunk)[0], (0, None))),
         intact=compiled(lift(intact, (0,))),

@@ -12,6 +12,9 @@ import jax
 from jaxlab.core.tree import named_leaves
 from jaxlab.core.types import PyTree
 
+_SMALL = 8_000_000  # numbers, up to which a CPU makes them in less time than optimising the program would take
+_AS_IT_IS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 class RecompilationWarning(UserWarning):
     """A step was compiled a second time: its inputs changed, and the time went into XLA."""
@@ -31,6 +34,16 @@ def watch_compilations(function: Callable[..., PyTree], expected: int = 1) -> Ca
         return function(*arguments)
 
     return traced
+
+
+def options_of_init(shapes: PyTree) -> dict[str, Any] | None:
+    """Return the compiler options of the program that makes values of such shapes once, before a run.
+
+    On a CPU most of a small run's start goes into optimising what draws its random numbers, so that it is left as it
+    is. Its last bits are others than an optimised program's: all that make a run's state use these options.
+    """
+    small = sum(leaf.size for leaf in jax.tree.leaves(shapes)) < _SMALL
+    return _AS_IT_IS if small and jax.default_backend() == "cpu" else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jaxlab.core.errors import ConfigError
 from jaxlab.core.mesh import BATCH
 from jaxlab.core.types import HostBatch, PyTree, Rules, TrainState
 from jaxlab.train.across import spread, spread_rows, whole
-from jaxlab.train.compilation import blocking_if_need_be, watch_compilations
+from jaxlab.train.compilation import blocking_if_need_be, options_of_init, watch_compilations
 from jaxlab.train.placement import WHOLE, Placed, Placement
 
 
@@ -61,7 +61,8 @@ class Jit:
 
     def init(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
         shapes = jax.eval_shape(function, *arguments)
-        return jax.device_put(jax.jit(function, out_shardings=self._on_devices(shapes))(*arguments), self._of(shapes))
+        make = jax.jit(function, out_shardings=self._on_devices(shapes), compiler_options=options_of_init(shapes))
+        return jax.device_put(make(*arguments), self._of(shapes))
 
     def placed(self, state: TrainState) -> list[Placed]:
         return [] if self._alone else self.placement.describe(state)

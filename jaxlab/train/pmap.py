@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlab.core.mesh import DATA
 from jaxlab.core.types import HostBatch, PyTree, TrainState
 from jaxlab.train.across import spread
-from jaxlab.train.compilation import blocking_if_need_be, watch_compilations
+from jaxlab.train.compilation import blocking_if_need_be, options_of_init, watch_compilations
 from jaxlab.train.placement import Placed
 
 
@@ -39,7 +39,8 @@ class Pmap:
         return slice(first * share, (first + len(self._local)) * share)
 
     def init(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
-        return self.replicate(jax.jit(function)(*arguments))
+        options = options_of_init(jax.eval_shape(function, *arguments))
+        return self.replicate(jax.jit(function, compiler_options=options)(*arguments))
 
     def placed(self, state: TrainState) -> list[Placed]:
         return []

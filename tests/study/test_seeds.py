@@ -14,7 +14,7 @@ import small_study
 import jaxlab
 from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, DivergedError, UsageError
-from jaxlab.run.assemble import assemble
+from jaxlab.run.assemble import assemble, strategy_of
 from jaxlab.run.seed_programs import beginning, one_by_one, together
 from jaxlab.run.seeds import hindrance, train_seeds
 from jaxlab.train import manifest
@@ -47,7 +47,8 @@ def test_the_beginning_is_that_of_a_run_alone_bit_by_bit(make):
     for group in [seeds] if programs.stacked else [(seed,) for seed in seeds]:
         states, _ = beginning(programs, group, {})
         for place, seed in enumerate(group):
-            alone = jax.jit(assemble(config(seed=seed, model__dropout=0.5, train__ema=0.9)).init)()
+            own = config(seed=seed, model__dropout=0.5, train__ema=0.9)
+            alone = strategy_of(own).init(assemble(own).init)
             same = jax.tree.map(np.array_equal, programs.lift.lane(states, place), alone)
             assert all(jax.tree.leaves(same))
 
