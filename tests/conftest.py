@@ -6,7 +6,6 @@ import gzip
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,6 +14,9 @@ os.environ["JAXLAB_ALLOW"] = ",".join((
     "folded", "plug_in_of_then", "plugin_of_cli_test", "small_study",
     "small_tasks", "test_evaluate_parts", "tiny",
 ))  # fmt: skip
+# most of the time goes into compiling, so that tests run programs that XLA has hardly optimised; those on the newer
+# Python in .ci/run, and yours with JAX_DISABLE_MOST_OPTIMIZATIONS=0, run what users run
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 ROWS = {"train": 320, "t10k": 40}
 
 
@@ -26,6 +28,8 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Keep compiled programs in a folder of this session, for this process and those it starts."""
+    import jax
+
     settings = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,

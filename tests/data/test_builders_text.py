@@ -311,10 +311,13 @@ REAL = {
     "bible_en_es": {"train": 28_002, "valid": 1_372, "test": 1_372},
     "lohelp_en_de": {"train": 32_234, "valid": 1_707, "test": 1_332},
 }
+LIKE_KJV = ("bible_en_es", "lohelp_en_de")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.exhaustive if name in LIKE_KJV else ()) for name in REAL]
+)
 def test_the_real_data_set_is_whole(name, tmp_path):
     if shutil.which("apt-get") is None and not os.environ.get("JAXLAB_DATA"):
         pytest.skip("the data comes from JAXLAB_DATA or from package clients, and this machine has neither")

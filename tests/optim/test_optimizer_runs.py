@@ -27,6 +27,8 @@ NODES = {
     ),
 }
 
+LIKE_OTHERS = ("sam", "schedule free", "rules")
+
 
 @pytest.fixture
 def tiny(monkeypatch, request):
@@ -36,7 +38,9 @@ def tiny(monkeypatch, request):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error::jaxlab.train.compilation.RecompilationWarning")
-@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.exhaustive if name in LIKE_OTHERS else ()) for name in NODES]
+)
 def test_a_run_finishes_and_its_checkpoint_evaluates_to_the_loss_that_it_reported(name, tiny, tmp_path):
     config = tiny.mlp()
     config.optimizer = NODES[name]

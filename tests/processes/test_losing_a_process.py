@@ -126,6 +126,7 @@ def _listening(pid: int) -> list[str]:
     return [fields[1] for fields in lines if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets]
 
 
+@pytest.mark.exhaustive
 def test_what_is_wrong_with_a_config_is_said_by_every_process(tmp_path):
     began = time.monotonic()
     flags = ["--config.train.batch_size=33"]
@@ -141,6 +142,7 @@ def test_what_is_wrong_with_a_config_is_said_by_every_process(tmp_path):
     assert time.monotonic() - began < 4 * SOON
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_diverges_ends_all_with_3_and_keeps_the_whole_batch(tmp_path):
     ended = run(2, *train("mlp", tmp_path / "run", steps=40), "--config.optimizer.learning_rate=1e30")
     assert [end.code for end in ended] == [3, 3]

@@ -146,7 +146,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)])
 def test_a_study_that_is_stopped_ends_as_if_it_had_not_been(tmp_path, number):
     jaxlab.run_study(FILE, tmp_path / "whole")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FILE.parent), *sys.path])}

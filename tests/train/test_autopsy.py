@@ -258,7 +258,10 @@ def test_a_number_that_only_the_compiled_program_makes_is_told():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"scan": True}, {"scan": False}, {"scan": True, "remat": "full"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"scan": True}, pytest.param({"scan": False}, marks=pytest.mark.exhaustive), {"scan": True, "remat": "full"}],
+)
 def test_within_scanned_and_rematerialised_layers_the_layer_is_found(options):
     from jaxlab.models import decoder
 
@@ -367,7 +370,7 @@ def test_after_a_rollback_the_history_is_that_of_the_bad_batch(tmp_path):
     assert report["history"]["rows"][-1]["step"] == 30
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_command_finds_a_fault_that_the_command_met_under_pmap(tmp_path):
     config = tmp_path / "config.py"
     config.write_text(

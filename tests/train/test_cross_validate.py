@@ -344,7 +344,7 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)])
 def test_stopped_in_a_fold_and_run_again_it_goes_on_there_and_ends_as_if_undisturbed(tmp_path, undisturbed, number):
     folder = tmp_path / "stopped"
     code, errors = cross(folder, f"fold-1:15:{int(number)}")

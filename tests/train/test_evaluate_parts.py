@@ -285,7 +285,7 @@ def test_the_command_prints_a_table_a_slice_and_one_json_line(run, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [2, pytest.param(8, marks=pytest.mark.exhaustive)])
 def test_every_metric_is_the_same_on_any_number_of_devices(run, devices):
     program = (
         "import sys; sys.path.insert(0, sys.argv[2]); import json, jax, jaxlab, test_evaluate_parts;"

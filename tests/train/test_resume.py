@@ -53,7 +53,7 @@ def same_run(workdir, expected):
     return rows(workdir) == rows(expected) and same_bits(saved(workdir), saved(expected))
 
 
-@pytest.mark.parametrize("preset", ["mlp", "cnn"])
+@pytest.mark.parametrize("preset", [pytest.param("mlp", marks=pytest.mark.exhaustive), "cnn"])
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, undisturbed, preset):
     workdir, chance, kills = tmp_path / "run", random.Random(preset), 0
     for _ in range(2):
