@@ -30,6 +30,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="measure the cases whose name contains this")
     parser.add_argument("--output", type=Path, help="folder to write the table and JSON to")
     arguments = parser.parse_args()
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)  # not after an hour of measuring
     run = importlib.import_module(f"benchmark_{arguments.benchmark}").run
     found = run(arguments.only, arguments.repeats)  # first, as it may choose how many devices there are
     result = {"machine": machine(), "repeats": arguments.repeats, **found}

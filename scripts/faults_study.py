@@ -20,7 +20,7 @@ from typing import Any
 
 from jaxlab.core import record
 from jaxlab.study.analysis import analyse
-from jaxlab.study.runner import attempts
+from jaxlab.study.attempts import attempts
 
 STUDY = """
 import jaxlab

@@ -13,25 +13,31 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 from jaxlab.core.errors import PreemptedError
 
 _log = logging.getLogger("jaxlab")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+Judge = Callable[[int, Mapping[str, float]], bool]
 
 
 class Stop:
     """Whether the run was asked to stop, and what that means at present."""
 
-    def __init__(self) -> None:
-        self._asked = threading.Event()
+    def __init__(self, judge: Judge | None = None) -> None:
+        self._asked, self._judge = threading.Event(), judge
         self.stepping = False  # whether a step may be under way, which is to be saved
 
     def asked(self) -> bool:
         """Say whether a signal has come."""
         return self._asked.is_set()
+
+    def look(self, step: int, row: Mapping[str, float]) -> None:
+        """Ask the run to stop if its judge says so of a row that it wrote."""
+        if self._judge is not None and self._judge(step, row):
+            self._asked.set()
 
     def wait_for_step(self) -> None:
         """From now on a signal lets the step finish; it is the loop that looks and saves.
@@ -57,9 +63,13 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[Stop]:
-    """Handle the signals; outside the main thread, as in a notebook's worker, their owner does."""
-    stop = Stop()
+def stop_requests(judge: Judge | None = None) -> Iterator[Stop]:
+    """Handle the signals; outside the main thread, as in a notebook's worker, their owner does.
+
+    Args:
+      judge: is shown each row with its step, and says whether the run is to save and stop.
+    """
+    stop = Stop(judge)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

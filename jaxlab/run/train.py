@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ from jaxlab.run.result import Run
 from jaxlab.run.rollback import train_through
 from jaxlab.run.sources import keep_tokenizers, log_sampling, write_splits
 from jaxlab.run.spikes import SpikeAlarm
-from jaxlab.run.stopping import Stop, stop_requests
+from jaxlab.run.stopping import Judge, Stop, stop_requests
 from jaxlab.run.watchdog import watchdog
-from jaxlab.train import disk
+from jaxlab.train import disk, loop
 from jaxlab.train.checkpoint import Checkpoints
 
 _log = logging.getLogger("jaxlab")
@@ -50,6 +50,7 @@ def train(
     *,
     fork_from: str | None = None,
     fallback: bool = False,
+    judge: Judge | None = None,
 ) -> Run:
     """Train, resume, or say that the run is finished; return the run.
 
@@ -60,20 +61,21 @@ def train(
       origin: the config file and overrides, kept in ``overrides.json``.
       fork_from: ``RUN@STEP`` (or best, latest): a new run begins from that state instead of a random one.
       fallback: whether to go on from the newest intact checkpoint where the latest is damaged.
+      judge: is shown each row with its step, and says whether the run is to save and stop, as a signal does.
 
     Raises:
       UsageError: the directory holds another run, or another process writes it.
       ConfigError, DataError: before any device work.
       CorruptError: the latest checkpoint is damaged.
       DivergedError: the loss is no longer finite.
-      PreemptedError: asked to stop by SIGTERM or SIGINT; the state is saved.
+      PreemptedError: asked to stop by SIGTERM, SIGINT or the judge; the state is saved.
     """
     keep_freed_memory()
     if config.deterministic:
         make_deterministic()
     folder = Path(workdir).expanduser().resolve()
     fork = read_fork(fork_from, folder) if fork_from else None
-    with contextlib.ExitStack() as stack, stop_requests() as stop, together(stop) as peers:
+    with contextlib.ExitStack() as stack, stop_requests(judge) as stop, together(stop) as peers:
         try:
             if peers.told((folder / record.CONFIG).exists):
                 _go_on(folder, config, fork, fallback, stop, peers, stack)
@@ -148,6 +150,16 @@ def open_folder(folder: Path, experiment: Experiment, origin: Mapping[str, Any],
     keep_tokenizers(folder, experiment.sources)
 
 
+def _shown(write: Callable[[int, loop.Row], None], stop: Stop) -> Callable[[int, loop.Row], None]:
+    """Return `write`, showing each row to the run's judge."""
+
+    def written(step: int, row: loop.Row) -> None:
+        write(step, row)
+        stop.look(step, row)
+
+    return written
+
+
 def _train(
     folder: Path,
     experiment: Experiment,
@@ -184,7 +196,8 @@ def _train(
             alarm = SpikeAlarm(train.spike, earlier)
             plan = make_plan(experiment, shapes[1], strategy, journal, checkpoints, alarm)
             hooks = [*validation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]
-            plan = dataclasses.replace(plan, hooks=hooks, progress=progress, stopping=peers.stopping)
+            write = _shown(plan.write, stop)
+            plan = dataclasses.replace(plan, hooks=hooks, progress=progress, stopping=peers.stopping, write=write)
             if writes():  # last, as it names the modules in use, those of sinks and hooks among them
                 record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
 

@@ -17,8 +17,9 @@ import numpy as np
 from jaxlab.core import record
 from jaxlab.core.errors import DataError
 from jaxlab.study import cost, statistics, words
+from jaxlab.study.attempts import attempts
 from jaxlab.study.read import evaluation_of, paired_sample_deviation, sample_deviation, value_of
-from jaxlab.study.runner import STUDY, attempts
+from jaxlab.study.runner import STUDY
 
 RESULTS = "results.json"
 _PAIRS = 3  # seeds whose predictions are compared example by example; a second a pair

@@ -6,25 +6,25 @@ run that fails is reported and never dropped. Usage: ``run_study("experiments/NA
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlab.core import limits, record
-from jaxlab.core.errors import DataError, UsageError
+from jaxlab.core import record
+from jaxlab.core.errors import UsageError
+from jaxlab.study.attempts import attempts, last_status, write_attempt
 from jaxlab.study.description import PlannedArm, Study, as_json, file_of, load, plan, seeded
 from jaxlab.study.executors import inline
 from jaxlab.study.progress import Progress
+from jaxlab.study.pruning import Bar
 from jaxlab.study.searching import searched
-from jaxlab.study.tasks import FINISHED, Executor, Outcome, Task, done
+from jaxlab.study.tasks import FINISHED, PRUNED, Executor, Task, done
 
-STUDY, ATTEMPTS, RUNS = "study.json", "attempts.jsonl", "runs"
+STUDY, RUNS = "study.json", "runs"
 RETRIED = ("failed", "killed")
 
 _log = logging.getLogger("jaxlab")
@@ -50,18 +50,20 @@ def run_study(
     _claim(folder)
     file = "" if isinstance(source, Study) else str(file_of(source).resolve())
     chosen = executor or inline.make()
-    tasks = _run(folder, study, file, chosen)
+    tasks = _run(folder, study, file, chosen, {})
     if study.search is not None:
-        tasks = searched(folder, study, file, lambda study, file: _run(folder, study, file, chosen))
+        tasks = searched(folder, study, file, lambda study, file, bars: _run(folder, study, file, chosen, bars))
     return _result(folder, tasks)
 
 
-def _run(folder: Path, study: Study, file: str, executor: Executor) -> list[Task]:
-    """Do what is missing of all arms, and return all that there is to do."""
+def _run(folder: Path, study: Study, file: str, executor: Executor, bars: Mapping[str, Bar]) -> list[Task]:
+    """Do what is missing of all arms, and return all that there is to do; `bars` are of arms by their keys."""
     arms = plan(study)
     write_description(folder, study, arms, file)
     tasks = tasks_of(folder, study, arms)
-    todo = [task for task in tasks if not done(task)]
+    ended = last_status(folder)
+    missing = [task for task in tasks if not done(task) and ended.get((task.arm, task.seed)) != PRUNED]
+    todo = [task._replace(bar=bars.get(task.arm)) for task in missing]
     _log.info("%d of %d runs are to be done", len(todo), len(tasks))
     with Progress(study, arms, tasks, todo) as progress:
         _do(folder, executor, todo, study.retries, progress)
@@ -104,24 +106,6 @@ def place_of(folder: Path, arm: PlannedArm) -> Path:
     return folder / RUNS / f"{words}-{arm.key}"
 
 
-def attempts(folder: Path) -> list[dict[str, Any]]:
-    """Return what was tried, in order; a torn last line (a killed writer) is left out.
-
-    Raises:
-      DataError: a line is no object with arm, seed and status.
-    """
-    path = folder / ATTEMPTS
-    if not path.is_file():
-        return []
-    found = []
-    for i, line in enumerate(limits.read_bytes(path, limits.LIST_BYTES).split(b"\n")[:-1], 1):
-        row = limits.parse_json(line, f"{path}: line {i}")
-        if not isinstance(row, dict) or not {"arm", "seed", "status", "seconds", "problem"} <= set(row):
-            raise DataError(f"{path}: line {i}: expected an object with arm, seed, status, seconds and problem")
-        found.append(row)
-    return found
-
-
 def _do(folder: Path, executor: Executor, todo: Sequence[Task], retries: int, progress: Progress) -> None:
     """Do the tasks; those that fail are tried again after all others."""
     by_name = {(task.arm, task.seed): task for task in todo}
@@ -136,22 +120,11 @@ def _do(folder: Path, executor: Executor, todo: Sequence[Task], retries: int, pr
             tried[name] += 1
             if each.status in RETRIED and tried[name] <= retries:
                 failed.append(by_name[name])
-            elif each.status != FINISHED:
+            elif each.status not in (FINISHED, PRUNED):
                 _log.warning(
                     "%s, seed %d %s: %s", by_name[name].folder.parent.name, each.seed, each.status, each.problem
                 )
         left = failed
-
-
-def write_attempt(folder: Path, attempt: Outcome) -> None:
-    """Append a line, after dropping what a killed writer left of one."""
-    row = {**attempt._asdict(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
-    path = folder / ATTEMPTS
-    written = path.read_bytes() if path.is_file() else b""
-    if written and not written.endswith(b"\n"):
-        record.write_atomically(path, written[: written.rfind(b"\n") + 1].decode())
-    with path.open("ab", buffering=0) as file:
-        file.write(json.dumps(record.jsonable(row)).encode() + b"\n")
 
 
 def _claim(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """A search for the best arm: Optuna proposes values, each proposal is an arm over the study's seeds.
 
-An arm is stopped after a seed when the upper bound of its mean is worse than the lower bound of the best arm's: noise
-is no reason. Proposals and their values stand in ``search.sqlite``, so that a search that is killed goes on.
+Hopeless arms are given up (`jaxlab.study.pruning`). Proposals and their values stand in ``search.sqlite``, so that a
+search that is killed goes on.
 Usage: ``Study(..., search=Search({"optimizer.learning_rate": LogUniform(1e-4, 1e-1)}, trials=30))``.
 """
 
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from jaxlab.core.errors import UsageError, did_you_mean
-from jaxlab.metrics.intervals import LEVEL
 from jaxlab.study.grid import Choice, Distribution, Integers, LogUniform, Uniform
 
 if TYPE_CHECKING:
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
 
 STORAGE = "search.sqlite"
 SAMPLERS = ("tpe", "random")
-_VALUES = "values"
+_VALUES, _PROJECTED = "values", "projected"
 
 _log = logging.getLogger("jaxlab")
 
@@ -41,7 +38,7 @@ class Search:
       sampler: tpe (Bergstra et al. 2011, as Optuna has it) or random.
       start: random arms before TPE begins.
       seed: of the sampler.
-      prune: whether arms are stopped early; see `is_hopeless`.
+      prune: whether hopeless arms are given up; see `jaxlab.study.pruning`.
     """
 
     space: Mapping[str, Distribution]
@@ -59,12 +56,20 @@ class Search:
             raise UsageError(f"search: {len(self.space)} paths and {self.trials} trials; expected one at least of each")
 
 
-Values = Callable[[Mapping[str, Any], Callable[[Sequence[float]], bool]], Sequence[float]]
-"""Runs an arm's seeds in order until all are done or the function of the values so far says to stop."""
+class Tried(NamedTuple):
+    """The values of an arm's finished runs by seed, whether it was given up, and where a run given up was heading."""
+
+    values: Sequence[float]
+    pruned: bool = False
+    projected: float | None = None
+
+
+Values = Callable[[Mapping[str, Any], Sequence[Sequence[float]]], Tried]
+"""Runs an arm's seeds in order until all are done or it is hopeless, beside the values of the arms before."""
 
 
 class Found(NamedTuple):
-    """An arm that was proposed, and its values by seed: fewer than there are seeds where it was stopped."""
+    """An arm that was proposed, and its values by seed: fewer than there are seeds where it was given up."""
 
     arm: dict[str, Any]
     values: Sequence[float]
@@ -85,12 +90,7 @@ def search(wanted: Search, direction: str, folder: Path, values: Values) -> list
         others = [trial.user_attrs[_VALUES] for trial in done]
         study.sampler = _sampler(wanted, len(done))
         trial = study.ask(_distributions(wanted.space))
-
-        def stop(found: Sequence[float], others: Sequence[Sequence[float]] = others) -> bool:
-            return wanted.prune and is_hopeless(found, others, direction)
-
-        found = values(dict(trial.params), stop)
-        _tell(study, trial, found, stop(found))
+        _tell(study, trial, values(dict(trial.params), others))
     return [Found(dict(trial.params), trial.user_attrs[_VALUES]) for trial in done]
 
 
@@ -101,22 +101,6 @@ def _propose_again(study: optuna.Study) -> None:
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
-
-
-def is_hopeless(found: Sequence[float], others: Sequence[Sequence[float]], direction: str) -> bool:
-    """Say whether an arm's mean is worse than the best arm's even by the bounds of both, at 95 %.
-
-    Seeds of all arms are taken to vary alike, so that a single seed has bounds too: the deviation is pooled.
-    """
-    sign = 1.0 if direction == "max" else -1.0
-    arms = [sign * np.array(arm) for arm in others if len(arm)]
-    freedom = sum(len(arm) - 1 for arm in arms)
-    if not found or not arms or freedom < 2 or not np.all(np.isfinite(found)):
-        return False
-    deviation = math.sqrt(sum(float(np.sum((arm - arm.mean()) ** 2)) for arm in arms) / freedom)
-    margin = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * deviation
-    lower = max(float(arm.mean()) - margin / math.sqrt(len(arm)) for arm in arms)
-    return sign * float(np.mean(found)) + margin / math.sqrt(len(found)) < lower
 
 
 def _open(direction: str, folder: Path) -> optuna.Study:
@@ -141,16 +125,18 @@ def _sampler(wanted: Search, number: int) -> optuna.samplers.BaseSampler:
     return TPESampler(seed=seed, n_startup_trials=wanted.start) if wanted.sampler == "tpe" else RandomSampler(seed=seed)
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, found: Sequence[float], pruned: bool) -> None:
-    """Write what came of an arm: the mean after each seed, and whether it was stopped."""
+def _tell(study: optuna.Study, trial: optuna.Trial, tried: Tried) -> None:
+    """Write what came of an arm: the mean after each seed, and whether it was given up."""
     from optuna.trial import TrialState
 
-    trial.set_user_attr(_VALUES, list(found))
+    trial.set_user_attr(_VALUES, list(tried.values))
+    trial.set_user_attr(_PROJECTED, tried.projected)
+    found = [*tried.values, *([] if tried.projected is None else [tried.projected])]
     for count in range(1, len(found) + 1):
         trial.report(float(np.mean(found[:count])), count)
     if not found or not np.all(np.isfinite(found)):
         study.tell(trial, state=TrialState.FAIL)
-    elif pruned:
+    elif tried.pruned:
         study.tell(trial, state=TrialState.PRUNED)  # TPE takes its last report
     else:
         study.tell(trial, float(np.mean(found)))

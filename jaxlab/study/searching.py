@@ -6,6 +6,7 @@ Usage: ``searched(folder, study, file, run)``; see `jaxlab.study.search`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,25 +16,29 @@ from typing import Any
 from jaxlab.core import config as configs
 from jaxlab.core import record
 from jaxlab.core.errors import UsageError
+from jaxlab.study.attempts import last_status
 from jaxlab.study.description import Study, as_json, plan
 from jaxlab.study.grid import chain
+from jaxlab.study.pruning import Bar, bar_of, is_hopeless
 from jaxlab.study.read import value_of
-from jaxlab.study.search import search
-from jaxlab.study.tasks import Task, done
+from jaxlab.study.search import Tried, search
+from jaxlab.study.tasks import PRUNED, Task, done
 
 BEST, BEST_CONFIG = "best.json", "best_config.json"
 
 _log = logging.getLogger("jaxlab")
+Run = Callable[[Study, str, Mapping[str, Bar]], list[Task]]
+"""Does what is missing of a study's arms, whose runs may be given up below a bar, and returns all runs of them."""
 
 
-def searched(folder: Path, study: Study, file: str, run: Callable[[Study, str], list[Task]]) -> list[Task]:
+def searched(folder: Path, study: Study, file: str, run: Run) -> list[Task]:
     """Search, write the best arm, and return the runs of all arms.
 
     Args:
       folder: the study's.
       study: with a search; its own arms are done.
       file: of the study.
-      run: does what is missing of a study's arms and returns all runs of them.
+      run: does the runs.
     """
     if study.search is None:
         raise UsageError("study.search is None: there is nothing to search")
@@ -43,22 +48,27 @@ def searched(folder: Path, study: Study, file: str, run: Callable[[Study, str], 
     def whole() -> Study:
         return dataclasses.replace(study, arms=chain(study.arms, proposed), stopped=dict(stopped))
 
-    def values(arm: Mapping[str, Any], stop: Callable[[Sequence[float]], bool]) -> list[float]:
+    def values(arm: Mapping[str, Any], others: Sequence[Sequence[float]]) -> Tried:
         proposed.append(arm)
         key = _key(study, arm)
-        count, found = 0, list[float]()
-        while count < len(study.seeds) and not (found and stop(found)):
+        count, found, prune = 0, list[float](), study.search is not None and study.search.prune
+        while count < len(study.seeds) and not (prune and is_hopeless(found, others, study.direction)):
             count = min(len(study.seeds), 2 * count or 1)  # 1, 2, 4 …: executors have something to share
             stopped[key] = count
-            tasks = [task for task in run(whole(), file) if task.arm == key]
+            bar = _bar(folder, study, others) if prune else None
+            tasks = [task for task in run(whole(), file, {} if bar is None else {key: bar}) if task.arm == key]
+            heading = [] if bar is None else [_heading(task, bar) for task in tasks if _is_given_up(folder, task)]
+            if heading:
+                finished = list(itertools.takewhile(done, tasks))
+                return Tried([_value(task, study) for task in finished], True, sum(heading) / len(heading))
             found = [_value(task, study) for task in tasks]
-        return found
+        return Tried(found, prune and is_hopeless(found, others, study.direction))
 
     found = search(study.search, study.direction, folder, values)
     proposed[:] = [each.arm for each in found]
     for each in found:
         stopped[_key(study, each.arm)] = len(each.values)
-    tasks = run(whole(), file)
+    tasks = run(whole(), file, {})
     _write_best(folder, study, [each.arm for each in found if len(each.values) == len(study.seeds)], tasks)
     return tasks
 
@@ -69,6 +79,28 @@ def _key(study: Study, arm: Mapping[str, Any]) -> str:
 
 def _value(task: Task, study: Study) -> float:
     return value_of(task.folder, study.metric, study.at) if done(task) else math.nan
+
+
+def _bar(folder: Path, study: Study, others: Sequence[Sequence[float]]) -> Bar | None:
+    """Return what a run has to be able to reach, by the curves of all runs that are finished."""
+    finished = [run for run in sorted(folder.glob("runs/*/seed-*")) if (run / record.SUMMARY).is_file()]
+    curves = [{row["step"]: row[study.metric] for row in _rows(run) if study.metric in row} for run in finished]
+    finals = [value_of(run, study.metric, study.at) for run in finished]
+    return bar_of(curves, finals, others, study.direction, study.metric)
+
+
+def _is_given_up(folder: Path, task: Task) -> bool:
+    return not done(task) and last_status(folder).get((task.arm, task.seed)) == PRUNED
+
+
+def _heading(task: Task, bar: Bar) -> float:
+    """Return where a run was heading when it was given up, which is by the last row that says."""
+    known = [row for row in _rows(task.folder) if bar.metric in row and row["step"] in bar.rest]
+    return bar.projected(known[-1]["step"], known[-1][bar.metric])
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    return record.read_metrics(run)
 
 
 def _write_best(folder: Path, study: Study, arms: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> None:

@@ -14,9 +14,10 @@ from jaxlab.core import record
 from jaxlab.study import page, svg, tables
 from jaxlab.study.analysis import RESULTS, analyse
 from jaxlab.study.arms_report import arms_parts, as_row
+from jaxlab.study.attempts import ATTEMPTS
 from jaxlab.study.learning import learning_curves
 from jaxlab.study.page import Folded, Grid, Part, Picture, Text
-from jaxlab.study.runner import ATTEMPTS, STUDY
+from jaxlab.study.runner import STUDY
 from jaxlab.study.sharing import short_name
 from jaxlab.study.surroundings import surroundings
 from jaxlab.study.tasks import EVALUATION

@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,10 @@ from ml_collections import ConfigDict
 
 from jaxlab.core import record
 from jaxlab.core.errors import DivergedError, JaxlabError, PreemptedError
+from jaxlab.study.pruning import Bar
 
 FINISHED, DIVERGED, FAILED, KILLED, PREEMPTED = "finished", "diverged", "failed", "killed", "preempted"
+PRUNED = "pruned"  # given up by a search
 EVALUATION = "evaluation.json"
 
 _log = logging.getLogger("jaxlab")
@@ -35,6 +37,7 @@ class Task(NamedTuple):
     at: str
     origin: dict[str, Any]
     paths: tuple[str, ...]  # where plug-ins of the study's file are found
+    bar: Bar | None = None  # of a search: a run that cannot reach it any more is given up
 
 
 class Outcome(NamedTuple):
@@ -68,12 +71,19 @@ def do(task: Task) -> Outcome:
     """
     from jaxlab.run.train import train
 
-    began = time.monotonic()
+    began, given_up = time.monotonic(), list[str]()
+
+    def judge(step: int, row: Mapping[str, float]) -> bool:
+        given_up.extend(filter(None, [task.bar.out_of_reach(step, row) if task.bar is not None else ""]))
+        return bool(given_up)
+
     sys.path.extend(path for path in task.paths if path not in sys.path)
     try:
-        train(task.config, task.folder, task.origin)
+        train(task.config, task.folder, task.origin, judge=judge)
         measure(task)
     except PreemptedError:
+        if given_up:
+            return outcome(task, PRUNED, began, given_up[0])
         raise
     except DivergedError as error:
         return outcome(task, DIVERGED, began, str(error))
