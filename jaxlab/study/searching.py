@@ -40,7 +40,8 @@ def searched(folder: Path, study: Study, file: str, run: Run) -> list[Task]:
       file: of the study.
       run: does the runs.
     """
-    if study.search is None:
+    wanted = study.search
+    if wanted is None:
         raise UsageError("study.search is None: there is nothing to search")
     proposed: list[Mapping[str, Any]] = []
     stopped: dict[str, int] = {}
@@ -51,20 +52,20 @@ def searched(folder: Path, study: Study, file: str, run: Run) -> list[Task]:
     def values(arm: Mapping[str, Any], others: Sequence[Sequence[float]]) -> Tried:
         proposed.append(arm)
         key = _key(study, arm)
-        count, found, prune = 0, list[float](), study.search is not None and study.search.prune
-        while count < len(study.seeds) and not (prune and is_hopeless(found, others, study.direction)):
+        count, found, others = 0, list[float](), others if wanted.prune else ()  # beside nothing nothing is hopeless
+        while count < len(study.seeds) and not is_hopeless(found, others, study.direction):
             count = min(len(study.seeds), 2 * count or 1)  # 1, 2, 4 …: executors have something to share
             stopped[key] = count
-            bar = _bar(folder, study, others) if prune else None
+            bar = _bar(folder, study, key, others)
             tasks = [task for task in run(whole(), file, {} if bar is None else {key: bar}) if task.arm == key]
             heading = [] if bar is None else [_heading(task, bar) for task in tasks if _is_given_up(folder, task)]
             if heading:
                 finished = list(itertools.takewhile(done, tasks))
                 return Tried([_value(task, study) for task in finished], True, sum(heading) / len(heading))
             found = [_value(task, study) for task in tasks]
-        return Tried(found, prune and is_hopeless(found, others, study.direction))
+        return Tried(found, is_hopeless(found, others, study.direction))
 
-    found = search(study.search, study.direction, folder, values)
+    found = search(wanted, study.direction, folder, values)
     proposed[:] = [each.arm for each in found]
     for each in found:
         stopped[_key(study, each.arm)] = len(each.values)
@@ -81,10 +82,14 @@ def _value(task: Task, study: Study) -> float:
     return value_of(task.folder, study.metric, study.at) if done(task) else math.nan
 
 
-def _bar(folder: Path, study: Study, others: Sequence[Sequence[float]]) -> Bar | None:
-    """Return what a run has to be able to reach, by the curves of all runs that are finished."""
-    finished = [run for run in sorted(folder.glob("runs/*/seed-*")) if (run / record.SUMMARY).is_file()]
-    curves = [{row["step"]: row[study.metric] for row in _rows(run) if study.metric in row} for run in finished]
+def _bar(folder: Path, study: Study, key: str, others: Sequence[Sequence[float]]) -> Bar | None:
+    """Return what a run of an arm has to be able to reach, by the curves of the finished runs of all other arms."""
+    runs = [run for run in sorted(folder.glob("runs/*/seed-*")) if not run.parent.name.endswith(f"-{key}")]
+    finished = [run for run in runs if (run / record.SUMMARY).is_file()]
+    rows = [record.read_metrics(run) for run in finished]
+    curves = [{row["step"]: row[study.metric] for row in each if study.metric in row} for each in rows]
+    if not any(curves):  # of the test split there are no rows
+        return None
     finals = [value_of(run, study.metric, study.at) for run in finished]
     return bar_of(curves, finals, others, study.direction, study.metric)
 
@@ -95,12 +100,8 @@ def _is_given_up(folder: Path, task: Task) -> bool:
 
 def _heading(task: Task, bar: Bar) -> float:
     """Return where a run was heading when it was given up, which is by the last row that says."""
-    known = [row for row in _rows(task.folder) if bar.metric in row and row["step"] in bar.rest]
+    known = [row for row in record.read_metrics(task.folder) if bar.metric in row and row["step"] in bar.rest]
     return bar.projected(known[-1]["step"], known[-1][bar.metric])
-
-
-def _rows(run: Path) -> list[dict[str, Any]]:
-    return record.read_metrics(run)
 
 
 def _write_best(folder: Path, study: Study, arms: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> None:

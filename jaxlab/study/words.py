@@ -71,6 +71,8 @@ def _interval(spread: Mapping[str, Any]) -> str:
 
 def _against(arm: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     comparison = arm["comparison"]
+    if not arm["seeds"]:
+        return f"{_name(arm)} was given up by the search in its first run."
     if comparison is None:
         return f"{_name(arm)} has no seed in common with the baseline that is finished."
     difference = signed(comparison["difference"])

@@ -210,7 +210,7 @@ def test_what_was_not_seen_is_told_apart_from_what_could_not_be_seen(shift, nois
     found["seeds_needed"] = statistics.seeds_needed(0.01, found["deviation"])
     found |= {"holm_p": 0.5, "verdict": words.OPEN, "wanted": 0.01}
     base = {"label": "base", "baseline": True, "spread": None}
-    arm = {"label": "x", "baseline": False, "comparison": found}
+    arm = {"label": "x", "baseline": False, "comparison": found, "seeds": range(6)}
     results = {"arms": [base, arm], "metric": "m", "smallest": 0.01, "interactions": [], "failures": []}
     assert said in words.sentences(results)[0]
 

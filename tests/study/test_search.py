@@ -153,6 +153,7 @@ def test_the_best_arm_is_written_as_train_takes_it(tmp_path, capsys):
     whole = [arm for arm in results["arms"] if len(arm["values"]) == 3]
     best = max(whole, key=lambda arm: arm["spread"]["mean"])
     assert json.loads((tmp_path / "search" / BEST).read_text()) == best["changes"]
+    assert any("was given up by the search" in sentence for sentence in jaxlab.report(tmp_path / "search")["sentences"])
     assert results["failures"] == []  # seeds that an arm was not given are none
     again = jaxlab.load_config(tmp_path / "search" / BEST_CONFIG)
     if best["changes"]:
