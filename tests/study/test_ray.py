@@ -7,7 +7,7 @@ import pytest
 import small_study
 
 import jaxlab
-from jaxlab.study import runner
+from jaxlab.study.attempts import attempts
 from jaxlab.study.executors import ray as executor
 from jaxlab.study.tasks import KILLED
 
@@ -39,5 +39,5 @@ def test_two_nodes_share_a_study_and_a_killed_run_is_done_again(tmp_path, cluste
     study = jaxlab.Study(study.base, [{}, {"hooks.trap.kind": "kill"}], (0, 1), study.metric)
     result = jaxlab.run_study(study, tmp_path, executor.make(address=cluster))
     assert result["finished"] == 4
-    assert [row["status"] for row in runner.attempts(tmp_path)].count(KILLED) == 2
+    assert [row["status"] for row in attempts(tmp_path)].count(KILLED) == 2
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2

@@ -16,16 +16,17 @@ from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, UsageError
 from jaxlab.study import runner
 from jaxlab.study.analysis import analyse
+from jaxlab.study.attempts import ATTEMPTS, attempts, write_attempt
 from jaxlab.study.description import load, plan
 from jaxlab.study.executors import inline, local, slurm, vmap
-from jaxlab.study.tasks import FAILED, FINISHED, KILLED
+from jaxlab.study.tasks import FAILED, FINISHED, KILLED, Outcome
 
 FILE = Path(__file__).with_name("small_study.py")
 COMMAND = [sys.executable, "-c", "import sys; from jaxlab.cli import main; sys.exit(main())", "study"]
 
 
 def statuses(folder: Path) -> list[str]:
-    return [row["status"] for row in runner.attempts(folder)]
+    return [row["status"] for row in attempts(folder)]
 
 
 def with_arm(arm: dict, **fields) -> jaxlab.Study:
@@ -138,7 +139,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
     study = with_arm({"hooks.trap.kind": "kill"})
     result = jaxlab.run_study(study, tmp_path / "local", local.make(workers=2))
     assert result["finished"] == 4
-    found = runner.attempts(tmp_path / "local")
+    found = attempts(tmp_path / "local")
     assert [row["problem"] for row in found if row["status"] == KILLED] == ["its process ended with SIGKILL"] * 2
     unharmed = with_arm({"hooks.trap.kind": "kill", "hooks.trap.times": 0})
     jaxlab.run_study(unharmed, tmp_path / "inline", inline.make())
@@ -186,13 +187,13 @@ def test_arms_that_cannot_share_a_program_are_done_one_by_one(tmp_path):
 
 def test_a_torn_line_of_attempts_is_dropped_and_a_foreign_one_is_an_error(tmp_path):
     good = {"arm": "a", "seed": 0, "status": FINISHED, "seconds": 1.0, "problem": ""}
-    (tmp_path / runner.ATTEMPTS).write_text(json.dumps(good) + "\n" + json.dumps(good)[:20])
-    assert runner.attempts(tmp_path) == [good]
-    runner.write_attempt(tmp_path, runner.Outcome("b", 1, FAILED, 2.0, "why"))
-    assert [row["arm"] for row in runner.attempts(tmp_path)] == ["a", "b"]
-    (tmp_path / runner.ATTEMPTS).write_text('{"arm": 1}\n')
+    (tmp_path / ATTEMPTS).write_text(json.dumps(good) + "\n" + json.dumps(good)[:20])
+    assert attempts(tmp_path) == [good]
+    write_attempt(tmp_path, Outcome("b", 1, FAILED, 2.0, "why"))
+    assert [row["arm"] for row in attempts(tmp_path)] == ["a", "b"]
+    (tmp_path / ATTEMPTS).write_text('{"arm": 1}\n')
     with pytest.raises(UsageError, match="line 1"):
-        runner.attempts(tmp_path)
+        attempts(tmp_path)
 
 
 @pytest.mark.slow
@@ -201,7 +202,7 @@ def test_jobs_of_submitit_do_a_study_and_a_killed_one_is_done_again(tmp_path, mo
     study = with_arm({"hooks.trap.kind": "kill"})
     result = jaxlab.run_study(study, tmp_path, slurm.make(cluster="local", poll=0.1))
     assert result["finished"] == 4
-    killed = [row for row in runner.attempts(tmp_path) if row["status"] == KILLED]
+    killed = [row for row in attempts(tmp_path) if row["status"] == KILLED]
     assert len(killed) == 2
     assert all(row["problem"].startswith("job ") for row in killed)
     with pytest.raises(UsageError, match=r"executor\.cluster=slrum; did you mean 'slurm'"):
