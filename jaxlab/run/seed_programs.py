@@ -88,8 +88,12 @@ def _programs(experiment: Experiment, lift: Lift, *, stacked: bool) -> Programs:
 
 
 def seeds_of(programs: Programs, lanes: Sequence[Lane]) -> jax.Array:
-    """Return the seeds on the devices."""
-    return programs.lift.put(np.array([lane.seed for lane in lanes], np.uint32), 0)
+    """Return the seeds of all lanes on the devices."""
+    return _put_seeds(programs, [lane.seed for lane in lanes])
+
+
+def _put_seeds(programs: Programs, seeds: Sequence[int]) -> jax.Array:
+    return programs.lift.put(np.array(seeds, np.uint32), 0)
 
 
 def starting(
@@ -108,7 +112,7 @@ def starting(
 def beginning(programs: Programs, seeds: Sequence[int], values: Mapping[str, Any]) -> tuple[TrainState, Window]:
     """Return the states and windows before the first step."""
     states = [jax.device_get(programs.init(np.uint32(seed), dict(values))) for seed in seeds]
-    return _on_devices(programs, states), programs.window(programs.lift.put(np.array(seeds, np.uint32), 0))
+    return _on_devices(programs, states), programs.window(_put_seeds(programs, seeds))
 
 
 def _on_devices(programs: Programs, lanes: Sequence[PyTree]) -> PyTree:

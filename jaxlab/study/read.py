@@ -19,6 +19,11 @@ from jaxlab.study.tasks import EVALUATION
 _NORMAL = 2 * 1.959964  # widths of a deviation in an interval of 95 %
 
 
+def run_folders(study: Path) -> list[Path]:
+    """Return the directories of all runs of a study, begun or finished."""
+    return sorted(study.glob("runs/*/seed-*"))
+
+
 def value_of(folder: Path, metric: str, at: str) -> float:
     """Return a finished run's metric: of its evaluation on the split, or else of the row that it logged.
 

@@ -14,6 +14,7 @@ from typing import Any
 from jaxlab.core import record
 from jaxlab.core.errors import DataError
 from jaxlab.study.page import HTML, MARKDOWN
+from jaxlab.study.read import run_folders
 from jaxlab.study.runner import STUDY
 from jaxlab.study.sharing import share
 from jaxlab.track import remembered
@@ -54,7 +55,7 @@ def report(workdir: str | os.PathLike[str], output: str | os.PathLike[str] | Non
 def publish(folder: Path) -> None:
     """Give the report to the trackers that know the run or runs of the study; one out of reach is no reason to fail."""
     if (folder / STUDY).is_file():
-        for run in sorted(folder.glob("runs/*/seed-*")):
+        for run in run_folders(folder):
             remembered.adopt(folder, run)
     for name in remembered.trackers(folder):
         try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STORAGE = "search.sqlite"
 SAMPLERS = ("tpe", "random")
-_VALUES, _PROJECTED = "values", "projected"
+_VALUES = "values"
 
 _log = logging.getLogger("jaxlab")
 
@@ -130,7 +130,6 @@ def _tell(study: optuna.Study, trial: optuna.Trial, tried: Tried) -> None:
     from optuna.trial import TrialState
 
     trial.set_user_attr(_VALUES, list(tried.values))
-    trial.set_user_attr(_PROJECTED, tried.projected)
     found = [*tried.values, *([] if tried.projected is None else [tried.projected])]
     for count in range(1, len(found) + 1):
         trial.report(float(np.mean(found[:count])), count)

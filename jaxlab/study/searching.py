@@ -20,7 +20,7 @@ from jaxlab.study.attempts import last_status
 from jaxlab.study.description import Study, as_json, plan
 from jaxlab.study.grid import chain
 from jaxlab.study.pruning import Bar, bar_of, is_hopeless
-from jaxlab.study.read import value_of
+from jaxlab.study.read import run_folders, value_of
 from jaxlab.study.search import Tried, search
 from jaxlab.study.tasks import PRUNED, Task, done
 
@@ -52,13 +52,14 @@ def searched(folder: Path, study: Study, file: str, run: Run) -> list[Task]:
     def values(arm: Mapping[str, Any], others: Sequence[Sequence[float]]) -> Tried:
         proposed.append(arm)
         key = _key(study, arm)
-        count, found, others = 0, list[float](), others if wanted.prune else ()  # beside nothing nothing is hopeless
+        others = others if wanted.prune else ()  # beside nothing, nothing is hopeless
+        count, found = 0, list[float]()
         while count < len(study.seeds) and not is_hopeless(found, others, study.direction):
             count = min(len(study.seeds), 2 * count or 1)  # 1, 2, 4 …: executors have something to share
             stopped[key] = count
             bar = _bar(folder, study, key, others)
             tasks = [task for task in run(whole(), file, {} if bar is None else {key: bar}) if task.arm == key]
-            heading = [] if bar is None else [_heading(task, bar) for task in tasks if _is_given_up(folder, task)]
+            heading = [] if bar is None else [_heading(task, bar) for task in _given_up(folder, tasks)]
             if heading:
                 finished = list(itertools.takewhile(done, tasks))
                 return Tried([_value(task, study) for task in finished], True, sum(heading) / len(heading))
@@ -84,7 +85,7 @@ def _value(task: Task, study: Study) -> float:
 
 def _bar(folder: Path, study: Study, key: str, others: Sequence[Sequence[float]]) -> Bar | None:
     """Return what a run of an arm has to be able to reach, by the curves of the finished runs of all other arms."""
-    runs = [run for run in sorted(folder.glob("runs/*/seed-*")) if not run.parent.name.endswith(f"-{key}")]
+    runs = [run for run in run_folders(folder) if not run.parent.name.endswith(f"-{key}")]
     finished = [run for run in runs if (run / record.SUMMARY).is_file()]
     rows = [record.read_metrics(run) for run in finished]
     curves = [{row["step"]: row[study.metric] for row in each if study.metric in row} for each in rows]
@@ -94,8 +95,9 @@ def _bar(folder: Path, study: Study, key: str, others: Sequence[Sequence[float]]
     return bar_of(curves, finals, others, study.direction, study.metric)
 
 
-def _is_given_up(folder: Path, task: Task) -> bool:
-    return not done(task) and last_status(folder).get((task.arm, task.seed)) == PRUNED
+def _given_up(folder: Path, tasks: Sequence[Task]) -> list[Task]:
+    ended = last_status(folder)
+    return [task for task in tasks if not done(task) and ended.get((task.arm, task.seed)) == PRUNED]
 
 
 def _heading(task: Task, bar: Bar) -> float:

@@ -74,8 +74,10 @@ def do(task: Task) -> Outcome:
     began, given_up = time.monotonic(), list[str]()
 
     def judge(step: int, row: Mapping[str, float]) -> bool:
-        given_up.extend(filter(None, [task.bar.out_of_reach(step, row) if task.bar is not None else ""]))
-        return bool(given_up)
+        why = "" if task.bar is None else task.bar.out_of_reach(step, row)
+        if why:
+            given_up.append(why)
+        return bool(why)
 
     sys.path.extend(path for path in task.paths if path not in sys.path)
     try:
