@@ -16,7 +16,7 @@ from jaxlab.core.errors import DataError
 from jaxlab.study.page import HTML, MARKDOWN
 from jaxlab.study.read import run_folders
 from jaxlab.study.runner import STUDY
-from jaxlab.study.sharing import share
+from jaxlab.study.sharing import check_output, share
 from jaxlab.track import remembered
 
 _log = logging.getLogger("jaxlab")
@@ -34,6 +34,9 @@ def report(workdir: str | os.PathLike[str], output: str | os.PathLike[str] | Non
       UsageError: `output` is within the study, or a file.
     """
     folder = Path(workdir).expanduser().resolve()
+    target = None if output is None else Path(output).expanduser().resolve()
+    if target is not None:
+        check_output(folder, target)
     if (folder / STUDY).is_file():
         from jaxlab.study.study_report import write
     elif (folder / record.CONFIG).is_file():
@@ -42,8 +45,8 @@ def report(workdir: str | os.PathLike[str], output: str | os.PathLike[str] | Non
         raise DataError(f"--workdir={folder} holds neither a study ({STUDY}) nor a run ({record.CONFIG})")
     found = write(folder)
     publish(folder)
-    if output is not None:
-        share(folder, Path(output).expanduser().resolve())
+    if target is not None:
+        share(folder, target)
     return {
         "workdir": str(folder),
         "report": str(folder / HTML),

@@ -18,14 +18,14 @@ from jaxlab.study.runner import STUDY
 _LINK = re.compile(r"\]\(([^)\s#]+)\)")
 
 
-def share(folder: Path, output: Path) -> None:
-    """Copy a report and what it leads to; of a run's directory that is a link, its config.
-
-    Raises:
-      UsageError: the output is the study, within it, or a file.
-    """
+def check_output(folder: Path, output: Path) -> None:
+    """Raise a UsageError, before a report is written, where the output is the study, within it, or a file."""
     if output == folder or folder in output.parents or output.is_file():
         raise UsageError(f"--output={output}: expected a directory outside {folder}")
+
+
+def share(folder: Path, output: Path) -> None:
+    """Copy a report and what it leads to; of a run's directory that is a link, its config."""
     places = {folder / MARKDOWN, folder / HTML}
     for link in _LINK.findall((folder / MARKDOWN).read_text()):
         place = (folder / link).resolve()
