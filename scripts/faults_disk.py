@@ -17,20 +17,25 @@ from typing import Any
 COMMAND = "import sys; from jaxlab.cli import main; sys.exit(main())"
 CONFIG = str(Path(__file__).resolve().parents[1] / "configs/digits_cnn.py")
 QUICK = ["--config.train.eval_every=20", "--config.train.checkpoint_every=10", "--config.train.log_every=1"]
-LIMIT = 180  # seconds
+LIMIT, SOON = 180, 10  # seconds after which a training that hangs is told to end, and is killed
 
 
 def in_tmpfs(megabytes: int, script: str) -> subprocess.CompletedProcess[str]:
     """Run a shell script in a fresh tmpfs, whose path is $D."""
     with tempfile.TemporaryDirectory() as folder:
         mount = f"mount -t tmpfs -o size={megabytes}m tmpfs {folder} || exit 9\nexport D={folder}\n{script}"
-        return subprocess.run(
-            ["unshare", "--map-root-user", "--mount", "sh", "-c", mount],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT,
-        )
+        command = [
+            "unshare",
+            "--map-root-user",
+            "--mount",
+            "timeout",
+            f"--kill-after={SOON}",
+            str(LIMIT),
+            "sh",
+            "-c",
+            mount,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def train(*more: str) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections import Counter
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from faults import compiled_once
 from ml_collections import ConfigDict
 
 import jaxlab
@@ -124,10 +124,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=KILLS, help=f"at least, of all configs (default: {KILLS})")
     parser.add_argument("--configs", default=",".join(CONFIGS), help="with commas between")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="jaxlab-compiled-") as compiled:
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", compiled)
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    with compiled_once():
         rows = run(options.kills, tuple(options.configs.split(",")))
     for row in rows:
         print(json.dumps(row), file=sys.stderr)

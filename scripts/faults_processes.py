@@ -25,6 +25,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from faults import compiled_once
 from ml_collections import ConfigDict
 
 import jaxlab
@@ -195,9 +196,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=RUNS, help=f"disturbances, of all signals (default: {RUNS})")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="jaxlab-compiled-") as compiled:
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", compiled)
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    with compiled_once():
         rows = run(options.runs, options.seed)
     for row in rows:
         print(json.dumps(row), file=sys.stderr)

@@ -2,6 +2,8 @@
 
 import math
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,25 @@ def test_the_files_are_where_and_named_as_tensorboard_looks_for_them(tmp_path):
     assert "tfevents" in path.name
     tensorboard.make(tmp_path, 0, folder="elsewhere").close()
     assert list((tmp_path / "elsewhere").iterdir())
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from jaxlab.track import tensorboard
+sink = tensorboard.make(Path(sys.argv[1]), 0)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    for step in range(10_000):
+        sink.write(step, {"train/loss": 1.0})
+except OSError as error:
+    print(type(error).__name__, error.errno)
+"""
+
+
+def test_a_disk_that_is_full_is_an_error_and_does_not_keep_the_process_from_ending(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "OSError 27\n", done.stderr
