@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxlab.run.doctor import doctor
     from jaxlab.run.evaluate import evaluate
     from jaxlab.run.find_rate import find_rate
+    from jaxlab.run.mirrored import mirrored
     from jaxlab.run.reproduce import reproduce
     from jaxlab.run.result import Run
     from jaxlab.run.sanity import sanity
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "ArraySource", "Published", "Run", "Study", "allow", "autopsy", "base_config", "baseline", "build", "check",
-    "compare", "cross_validate", "doctor", "evaluate", "find_rate", "load_config", "override", "report", "reproduce",
-    "run_study", "runs", "sanity", "spec", "train", "verify_resume",
+    "compare", "cross_validate", "doctor", "evaluate", "find_rate", "load_config", "mirrored", "override", "report",
+    "reproduce", "run_study", "runs", "sanity", "spec", "train", "verify_resume",
 ]  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def __getattr__(name: str) -> Any:
         "build": "core.config:build", "check": "run.check:check", "compare": "run.compare:compare",
         "cross_validate": "run.cross_validate:cross_validate", "doctor": "run.doctor:doctor",
         "evaluate": "run.evaluate:evaluate", "find_rate": "run.find_rate:find_rate",
-        "load_config": "core.config:load", "override": "core.override:override",
+        "load_config": "core.config:load", "mirrored": "run.mirrored:mirrored", "override": "core.override:override",
         "report": "study.report:report", "reproduce": "run.reproduce:reproduce", "run_study": "study.runner:run_study",
         "runs": "study.index:table", "sanity": "run.sanity:sanity", "spec": "core.config:spec",
         "verify_resume": "run.verify_resume:verify_resume",

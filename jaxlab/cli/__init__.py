@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlab.cli import joint, show, studies
-from jaxlab.cli.flags import check_flags, make_parser, split_overrides
+from jaxlab.cli import joint, places, show, studies, training
+from jaxlab.cli.flags import check_flags, make_parser, names, split_overrides
 from jaxlab.cli.loading import load
 from jaxlab.core import record, trust
 from jaxlab.core.errors import JaxlabError, UsageError
@@ -70,47 +70,22 @@ def _run(given: list[str]) -> int:
     if not in_a_run and str(here) not in sys.path:
         sys.path.insert(0, str(here))  # a plug-in in the folder where the command is given can be named
     if parsed.allow:
-        trust.allow(*_names(parsed.allow))
+        trust.allow(*names(parsed.allow))
     if options and parsed.command != "study":
         raise UsageError(f"--executor.{next(iter(options))}: {parsed.command} has no executor; study has")
-    if parsed.command in studies.COMMANDS:
-        result = getattr(studies, parsed.command)(parsed, options)
+    if parsed.command in training.COMMANDS:  # which join the other processes before they look at folders
+        result = getattr(training, parsed.command)(parsed, overrides)
     else:
-        result = globals()[f"_{parsed.command.replace('-', '_')}"](parsed, overrides)
+        result = places.in_folders(parsed, lambda: _result(parsed, overrides, options))
     if joint.is_first():
         print(json.dumps(record.jsonable(result)), flush=True)
     return 1 if (parsed.command in _VERDICTS or getattr(parsed, "strict", False)) and result["errors"] else 0
 
 
-def _train(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    from jaxlab.run.stopping import stop_requests
-
-    with stop_requests():  # from here on: imports take seconds, and who is stopped during them may be started again
-        return _train_or_cross_validate(parsed, overrides)
-
-
-def _train_or_cross_validate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    config = load(parsed, overrides)
-    origin = {"config": str(Path(parsed.config).resolve()), "overrides": overrides}
-    if parsed.cv is not None:
-        if parsed.fork_from or parsed.fallback:
-            raise UsageError("--cv trains new runs: it goes without --fork-from and --fallback")
-        if parsed.coordinator or parsed.processes or parsed.process:
-            raise UsageError("--cv trains on one process: it goes without --coordinator, --processes and --process")
-        from jaxlab.run.cross_validate import cross_validate
-
-        result = cross_validate(config, parsed.workdir, parsed.cv, parsed.cv_by or "auto", parsed.cv_field, origin)
-        show.cross_validation(result)
-        return result
-    if parsed.cv_by or parsed.cv_field:
-        raise UsageError("--cv_by and --cv_field say how --cv=K splits; give --cv as well")
-    from jaxlab.run.train import train
-
-    joint.join(parsed)
-    run = train(config, parsed.workdir, origin, fork_from=parsed.fork_from, fallback=parsed.fallback)
-    if joint.is_first():
-        print(f"finished: {run.workdir}", file=sys.stderr)
-    return {"workdir": str(run.workdir), **run.summary}
+def _result(parsed: argparse.Namespace, overrides: dict[str, str], options: dict[str, str]) -> dict[str, Any]:
+    if parsed.command in studies.COMMANDS:
+        return getattr(studies, parsed.command)(parsed, options)
+    return globals()[f"_{parsed.command.replace('-', '_')}"](parsed, overrides)
 
 
 def _check(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
@@ -129,37 +104,12 @@ def _audit(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, A
     config = load(parsed, overrides)
     from jaxlab.run.audit import audit
 
-    options = {"max_rows": parsed.max_rows, "target": parsed.target, "ignore": _names(parsed.ignore)}
+    options = {"max_rows": parsed.max_rows, "target": parsed.target, "ignore": names(parsed.ignore)}
     result = audit(config, parsed.output, **options, test_labels=parsed.test_labels)
     for finding in result.pop("findings"):
         print(finding, file=sys.stderr)
     print(f"written: {result['output']}/audit.html", file=sys.stderr)
     return result
-
-
-def _evaluate(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
-    from jaxlab.run.evaluate import evaluate_each, watch
-
-    options = {"batch_size": parsed.batch_size, "parameters": parsed.parameters.split(","), "by": _names(parsed.by)}
-    options["plots"] = not parsed.no_plots
-    if parsed.watch and parsed.step:
-        raise UsageError(f"--watch measures every checkpoint; --step={parsed.step} goes without it")
-    joint.join(parsed)
-    found = watch(parsed.workdir, parsed.split, **options) if parsed.watch else None
-    if found is None:
-        found = evaluate_each(parsed.workdir, parsed.split, _names(parsed.step or "best"), **options)
-    results = []
-    for result in found:
-        if joint.is_first():
-            show.evaluation(result)
-        results.append(result)
-    if len(results) == 1 and not parsed.watch:
-        return results[0]
-    return {"workdir": str(Path(parsed.workdir).expanduser().resolve()), "evaluations": results}
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
 
 
 def _baseline(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
@@ -217,12 +167,12 @@ def _reproduce(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[st
 
 def _scale(parsed: argparse.Namespace, overrides: dict[str, str]) -> dict[str, Any]:
     config = load(parsed, overrides)
-    counts = _names(parsed.devices)
+    counts = names(parsed.devices)
     if not all(count.isdigit() for count in counts):
         raise UsageError(f"--devices={parsed.devices}: expected numbers, such as 1,2,4,8")
     from jaxlab.run.scale import print_scaling, scale
 
-    kinds = _names(parsed.kind)
+    kinds = names(parsed.kind)
     result = scale(config, parsed.workdir, [int(count) for count in counts], kinds, parsed.steps, parsed.repeats)
     print_scaling(result)
     return result

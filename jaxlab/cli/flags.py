@@ -232,3 +232,8 @@ def split_overrides(given: list[str], prefix: str = "--config.") -> tuple[list[s
             value = "true"
         overrides[path] = value
     return flags, overrides
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return names that a flag gives with commas between."""
+    return tuple(name for name in text.split(",") if name)

@@ -1,6 +1,6 @@
-"""Paths of a run directory, or of a data set's folder, that stand in its files: they may not lead out of it.
+"""Paths: of folders that a user names, and those that stand in a folder's files, which may not lead out of it.
 
-Usage: ``inside(folder, "predictions/test.parquet")``. Knows no schema.
+Usage: ``folder_of("~/runs/one")``, ``inside(folder, "predictions/test.parquet")``. Knows no schema.
 """
 
 from __future__ import annotations
@@ -8,7 +8,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jaxlab.core.errors import DataError
+from jaxlab.core.errors import DataError, UsageError
+
+
+def folder_of(place: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a folder that a user names.
+
+    Raises:
+      UsageError: it is a bucket's; the command line takes those, by `jaxlab.mirrored`.
+    """
+    if "://" in os.fspath(place):
+        raise UsageError(f"{place}: expected a folder; with jaxlab.mirrored({os.fspath(place)!r}) as folder: gives one")
+    return Path(place).expanduser().resolve()
 
 
 def inside(folder: Path, relative: str) -> Path:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from ml_collections import ConfigDict
 
 from jaxlab.core import record
 from jaxlab.core.errors import UsageError, did_you_mean
+from jaxlab.core.paths import folder_of
 from jaxlab.core.types import Source
 from jaxlab.data.audit.findings import Finding
 from jaxlab.data.audit.pairs import Overlap, overlaps
@@ -68,7 +68,7 @@ def audit(
     """
     if max_rows < 2:
         raise UsageError(f"--max_rows={max_rows}: expected 2 or more")
-    folder = Path(output).expanduser().resolve()
+    folder = folder_of(output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output={output} is a file; expected a folder")
     check_values(config)

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxlab.core import limits, record
 from jaxlab.core.errors import DataError, JaxlabError
-from jaxlab.core.paths import inside
+from jaxlab.core.paths import folder_of, inside
 from jaxlab.core.types import HostBatch, TrainState
 from jaxlab.run.assemble import Experiment, assemble
 from jaxlab.run.autopsy_absent import without_data
@@ -43,7 +43,7 @@ def autopsy(workdir: str | os.PathLike[str]) -> dict[str, Any]:
       DataError: the run has not diverged, or what it kept cannot be read.
       CorruptError: the kept state is not what was saved.
     """
-    folder = Path(workdir).expanduser().resolve()
+    folder = folder_of(workdir)
     config = record.trusted_config(folder)
     incident = _read_incident(folder)
     batch = _read_batch(folder / record.AUTOPSY, config)

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from jaxlab.core import config as configs
 from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, UsageError, did_you_mean
+from jaxlab.core.paths import folder_of
 from jaxlab.run.assemble import SPLITS, assemble
 from jaxlab.run.ladder.climb import climb
 
@@ -58,7 +59,7 @@ def baseline(
     available = [name for name in SPLITS if name in config.data]
     if split not in available:
         raise ConfigError(f"--split={split}: config.data has no such split{did_you_mean(split, available)}")
-    folder = None if workdir is None else Path(workdir).expanduser().resolve()
+    folder = None if workdir is None else folder_of(workdir)
     if folder is not None:
         _check_same_data(folder, config)
     experiment = assemble(config, tuple(name for name in available if name in ("train", "valid", split)))

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxlab.core import record
 from jaxlab.core.errors import DataError, UndefinedError, did_you_mean
+from jaxlab.core.paths import folder_of
 from jaxlab.core.types import Table
 from jaxlab.metrics.paired import delong_test, mcnemar, paired_bootstrap
 from jaxlab.run.assemble import Experiment, assemble
@@ -45,7 +46,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], split
     Raises:
       DataError: there is no run, or with `split` given, predictions of it that can be compared.
     """
-    folders = [Path(folder).expanduser().resolve() for folder in (first, second)]
+    folders = [folder_of(folder) for folder in (first, second)]
     for folder in folders:
         record.read_config(folder)
     result = {

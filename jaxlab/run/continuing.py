@@ -17,6 +17,7 @@ from jaxlab.core import config as configs
 from jaxlab.core import record
 from jaxlab.core.errors import UsageError
 from jaxlab.core.factory import import_factory, parameters_of
+from jaxlab.core.paths import folder_of
 
 SAFE = re.compile(
     r"train\.(steps|log_every|eval_every|checkpoint_every|keep|spike|watchdog|non_finite_limit)"
@@ -80,7 +81,7 @@ def read_fork(text: str, workdir: Path) -> Fork:
       DataError: there is no run.
     """
     folder, _, step = text.rpartition("@") if "@" in text else (text, "", "best")
-    run = Path(folder).expanduser().resolve()
+    run = folder_of(folder)
     record.read_config(run)
     if run == workdir:
         raise UsageError(f"--fork-from={text}: a fork is a new run; choose another --workdir")

@@ -21,6 +21,7 @@ from scipy import stats
 from jaxlab.core import config as configs
 from jaxlab.core import record
 from jaxlab.core.errors import UsageError
+from jaxlab.core.paths import folder_of
 from jaxlab.core.types import Table
 from jaxlab.data import splits
 from jaxlab.data.table_columns import read
@@ -82,7 +83,7 @@ def cross_validate(
       DivergedError, PreemptedError: of a fold; in the latter case the next call goes on where it stopped.
     """
     check_flags(folds, by, field)
-    folder = Path(workdir).expanduser().resolve()
+    folder = folder_of(workdir)
     known = _known_rule(folder, config, folds, by, field)
     if not (folder / RESULT).exists():
         rule, parts = cut(config, *(known or (folds, by, field)))

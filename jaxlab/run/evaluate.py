@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxlab.core import record
 from jaxlab.core.errors import DataError, UndefinedError
+from jaxlab.core.paths import folder_of
 from jaxlab.core.types import Statistics, Table, TableMetric, TrainState
 from jaxlab.metrics import text
 from jaxlab.run import draw
@@ -71,7 +72,7 @@ def evaluate_each(
     """Return what `evaluate` does for each of several steps (``all``: every saved one) and kinds of parameters."""
     keep_freed_memory()
     with together(Stop()) as peers:
-        evaluator = open_evaluator(Path(workdir).expanduser().resolve(), (split,), batch_size)
+        evaluator = open_evaluator(folder_of(workdir), (split,), batch_size)
         with evaluator.checkpoints() as checkpoints:
             named = [str(step) for step in checkpoints.steps()] if tuple(steps) == ("all",) else steps
             wanted = dict.fromkeys(checkpoints.resolve(step) for step in named)
@@ -105,7 +106,7 @@ def watch(
     """
     keep_freed_memory()
     with together(Stop()) as peers:
-        yield from _watched(peers, Path(workdir).expanduser().resolve(), split, batch_size, parameters, by, plots, wait)
+        yield from _watched(peers, folder_of(workdir), split, batch_size, parameters, by, plots, wait)
 
 
 def _watched(

@@ -23,6 +23,7 @@ from jaxlab.core.errors import DivergedError
 from jaxlab.core.types import HostBatch, PyTree, TrainState
 from jaxlab.data.pipeline import Batches
 from jaxlab.run.processes import writes
+from jaxlab.train import across
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.loop import Row
 from jaxlab.train.window import Window
@@ -95,7 +96,7 @@ def _first_bad(replay: Replay, began: Position, last: int) -> tuple[int, Row, st
 def keep(workdir: Path, incident: Incident, save_form: Callable[[PyTree], PyTree]) -> None:
     """Write what the autopsy reads, instead of an earlier incident."""
     folder, step = workdir / record.AUTOPSY, incident.before.step
-    if writes():
+    if across.writes_here():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     with Checkpoints(folder / record.CHECKPOINTS, keep=1, best=None, mode="min") as checkpoints:

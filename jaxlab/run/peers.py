@@ -24,9 +24,9 @@ import jax
 
 from jaxlab.core.errors import DivergedError, JaxlabError, PreemptedError
 from jaxlab.run import processes
-from jaxlab.run.board import WAIT, Board
 from jaxlab.run.stopping import Stop
 from jaxlab.run.topology import topology
+from jaxlab.train.board import WAIT, Board
 
 T = TypeVar("T")
 _log = logging.getLogger("jaxlab")

@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn
 import jax
 
 from jaxlab.core.errors import ConfigError, PreemptedError, UsageError
-from jaxlab.run.board import Board
+from jaxlab.train.board import Board
 
 _log = logging.getLogger("jaxlab")
 HEARTBEAT = 15  # seconds without a sign of life after which a process is lost
@@ -139,6 +139,11 @@ def join(place: Place) -> None:
 def joined() -> bool:
     """Say whether this process has joined others."""
     return jax.distributed.is_initialized()
+
+
+def number() -> int:
+    """Return which of the processes this one is, without a look at devices."""
+    return Board("number").process if joined() else 0
 
 
 def writes() -> bool:

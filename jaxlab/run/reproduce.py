@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from jaxlab.core import config as configs
 from jaxlab.core import record
 from jaxlab.core.errors import DataError, JaxlabError, UsageError, did_you_mean
+from jaxlab.core.paths import folder_of
 from jaxlab.run.code import Code, code_of, git, within
 from jaxlab.run.differences import inputs, pool_of, print_inputs, receipt_of
 from jaxlab.run.fingerprints import package_folder
@@ -64,7 +65,7 @@ def reproduce(
     """
     if code not in CODES:
         raise UsageError(f"--code={code}: expected then or now{did_you_mean(code, CODES)}")
-    folder = Path(run).expanduser().resolve()
+    folder = folder_of(run)
     config, receipt = record.trusted_config(folder), receipt_of(folder)
     if not receipt:
         raise DataError(f"{folder} holds no receipt: there is no {record.ENVIRONMENT} in it")
@@ -126,7 +127,7 @@ def _extent(folder: Path, config: ConfigDict, saved: list[int]) -> tuple[int, in
 def _place(workdir: str | os.PathLike[str] | None, run: Path) -> Path:
     if workdir is None:
         return Path(tempfile.mkdtemp(prefix="jaxlab-reproduce-")).resolve()
-    folder = Path(workdir).expanduser().resolve()
+    folder = folder_of(workdir)
     if folder.is_relative_to(run):
         raise UsageError(f"--workdir={folder} is within the run, which is not touched; choose another")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

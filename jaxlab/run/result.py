@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
 from jaxlab.core import record
+from jaxlab.core.paths import folder_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ class Run:
         Raises:
           DataError: there is no run.
         """
-        self.workdir = Path(workdir).expanduser().resolve()
+        self.workdir = folder_of(workdir)
         record.read_config(self.workdir)
 
     def __repr__(self) -> str:

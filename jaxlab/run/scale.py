@@ -21,6 +21,7 @@ from scipy import stats
 from jaxlab.core import config as configs
 from jaxlab.core import record, trust
 from jaxlab.core.errors import ConfigError, JaxlabError, UsageError
+from jaxlab.core.paths import folder_of
 from jaxlab.core.types import Interval
 from jaxlab.metrics.plots import scaling as picture
 from jaxlab.metrics.plots import style
@@ -108,7 +109,7 @@ def _place(workdir: str, devices: Sequence[int], kinds: Sequence[str], steps: in
         raise UsageError(f"--kind={','.join(kinds)}: expected strong, weak or strong,weak")
     if steps < _ROWS or repeats < 1:
         raise UsageError(f"--steps={steps} --repeats={repeats}: expected {_ROWS} or more steps, 1 or more repeats")
-    folder = Path(workdir).expanduser().resolve()
+    folder = folder_of(workdir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--workdir={workdir} is not empty; choose another")
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, DivergedError
 from jaxlab.core.override import override
+from jaxlab.core.paths import folder_of
 from jaxlab.data.feeding import feed
 from jaxlab.run import environment
 from jaxlab.run.assemble import Experiment, assemble
@@ -71,7 +72,7 @@ def train_seeds(
         raise ConfigError(problem)
     keep_freed_memory()
     with stop_requests() as stop:
-        places = {seed: Path(folder).expanduser().resolve() for seed, folder in folders.items()}
+        places = {seed: folder_of(folder) for seed, folder in folders.items()}
         missing = {seed: folder for seed, folder in places.items() if not _is_finished(folder, config.train.steps)}
         if not missing:
             return dict.fromkeys(folders, "")

@@ -11,7 +11,7 @@ import socket
 
 import jax
 
-from jaxlab.run.board import Board
+from jaxlab.train.board import Board
 
 _COLUMNS = ("process", "host", "pid", "devices", "kind", "ids")
 _MOST_IDS = 8

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxlab.core import record
 from jaxlab.core.errors import PreemptedError, UsageError
+from jaxlab.core.paths import folder_of
 from jaxlab.run import environment
 from jaxlab.run.assemble import Experiment, assemble, make_hooks, make_sinks, strategy_of
 from jaxlab.run.continuing import Fork, allowed_changes, check_fork, read_fork, write_changes
@@ -37,7 +38,7 @@ from jaxlab.run.sources import keep_tokenizers, log_sampling, write_splits
 from jaxlab.run.spikes import SpikeAlarm
 from jaxlab.run.stopping import Judge, Stop, stop_requests
 from jaxlab.run.watchdog import watchdog
-from jaxlab.train import disk, loop
+from jaxlab.train import across, disk, loop
 from jaxlab.train.checkpoint import Checkpoints
 
 _log = logging.getLogger("jaxlab")
@@ -73,7 +74,7 @@ def train(
     keep_freed_memory()
     if config.deterministic:
         make_deterministic()
-    folder = Path(workdir).expanduser().resolve()
+    folder = folder_of(workdir)
     fork = read_fork(fork_from, folder) if fork_from else None
     with contextlib.ExitStack() as stack, stop_requests(judge) as stop, together(stop) as peers:
         try:
@@ -81,7 +82,7 @@ def train(
                 _go_on(folder, config, fork, fallback, stop, peers, stack)
             else:
                 _begin(folder, config, {**(origin or {}), **_origin_of(fork)}, stop, peers, stack)
-            peers.barrier()  # the summary is there for all
+            across.share()  # the summary
         except Exception as error:
             if stop.asked() and not stop.stepping and not isinstance(error, PreemptedError):
                 raise PreemptedError("stopped before the first step; run the same command to go on") from error
@@ -132,7 +133,7 @@ def _begin(
         values = experiment.initial_values()
     if writes():
         open_folder(folder, experiment, origin, stack)
-    peers.barrier()
+    across.share()
     if not (folder / record.CONFIG).exists():
         raise UsageError(f"{folder} is another directory here than for process 0; expected one that all processes see")
     _train(folder, experiment, said, stop, peers, values=values, changes={}, fallback=False)

@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 from jaxlab.core import config as configs
 from jaxlab.core import record, trust
 from jaxlab.core.errors import ConfigError, JaxlabError, UsageError
+from jaxlab.core.paths import folder_of
 from jaxlab.run.differences import repeated, rows_of
 from jaxlab.run.judge import DIFFERENT, EQUAL, NEAR, TOLERANCE, judge
 from jaxlab.run.leaves import Reader
@@ -125,7 +126,7 @@ def _device_counts(devices: str, config: ConfigDict) -> tuple[int, int]:
 def _place(workdir: str | os.PathLike[str] | None) -> Path:
     if workdir is None:
         return Path(tempfile.mkdtemp(prefix="jaxlab-verify-resume-")).resolve()
-    folder = Path(workdir).expanduser().resolve()
+    folder = folder_of(workdir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--workdir={folder} is not empty; choose another")
     folder.mkdir(parents=True, exist_ok=True)

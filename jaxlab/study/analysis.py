@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxlab.core import record
 from jaxlab.core.errors import DataError
+from jaxlab.core.paths import folder_of
 from jaxlab.study import cost, statistics, words
 from jaxlab.study.attempts import attempts
 from jaxlab.study.read import evaluation_of, paired_sample_deviation, sample_deviation, value_of
@@ -31,7 +32,7 @@ def analyse(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       DataError: there is no study, or not one run of it is finished, or a run lacks the metric.
     """
-    folder = Path(workdir).expanduser().resolve()
+    folder = folder_of(workdir)
     described = record.read_json(folder / STUDY)
     if not described:
         raise DataError(f"{folder} holds no study: there is no {STUDY} in it")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jaxlab.core import config as configs
 from jaxlab.core import record
 from jaxlab.core.errors import JaxlabError, UsageError
+from jaxlab.core.paths import folder_of
 from jaxlab.study.query import condition, order
 from jaxlab.study.tasks import EVALUATION
 
@@ -51,7 +52,7 @@ def runs(
     Raises:
       UsageError: no such folder, or a condition that cannot be used.
     """
-    folder = Path(root).expanduser().resolve()
+    folder = folder_of(root)
     if not folder.is_dir():
         raise UsageError(f"{root} is no folder")
     with _opened(folder, rebuild) as index:

@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxlab.core import record
 from jaxlab.core.errors import DataError
+from jaxlab.core.paths import folder_of
 from jaxlab.study.page import HTML, MARKDOWN
 from jaxlab.study.read import run_folders
 from jaxlab.study.runner import STUDY
@@ -33,8 +34,8 @@ def report(workdir: str | os.PathLike[str], output: str | os.PathLike[str] | Non
       DataError: there is neither, or nothing is finished yet.
       UsageError: `output` is within the study, or a file.
     """
-    folder = Path(workdir).expanduser().resolve()
-    target = None if output is None else Path(output).expanduser().resolve()
+    folder = folder_of(workdir)
+    target = None if output is None else folder_of(output)
     if target is not None:
         check_output(folder, target)
     if (folder / STUDY).is_file():

@@ -16,6 +16,7 @@ from typing import Any
 
 from jaxlab.core import record
 from jaxlab.core.errors import UsageError
+from jaxlab.core.paths import folder_of
 from jaxlab.study.attempts import attempts, last_status, write_attempt
 from jaxlab.study.description import PlannedArm, Study, as_json, file_of, load, plan, seeded
 from jaxlab.study.executors import inline
@@ -45,7 +46,7 @@ def run_study(
       PreemptedError: asked to stop; the same command goes on.
     """
     study = source if isinstance(source, Study) else load(source)
-    folder = Path(workdir).expanduser().resolve()
+    folder = folder_of(workdir)
     check_arms(plan(study))
     _claim(folder)
     file = "" if isinstance(source, Study) else str(file_of(source).resolve())

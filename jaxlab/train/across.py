@@ -1,14 +1,18 @@
 """What several processes need to hold one array and to write and read one checkpoint; one alone, next to nothing.
 
 Knows arrays and checkpoints' files, and no run. Barriers work on any thread; the rest uses the devices of all.
+Processes share their folders, but while `apart` lasts: then each has its own, and what it says is exchanged.
 Usage: ``wait_at(new_barrier("swept"))``; ``damage(folder, contents)`` is None or says what is wrong.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -19,15 +23,88 @@ from orbax.checkpoint import multihost
 from jaxlab.core.paths import inside
 from jaxlab.core.types import PyTree
 from jaxlab.train import manifest
+from jaxlab.train.board import Board
 from jaxlab.train.manifest import Damage, Manifest
 
 _PATIENCE = 3600.0  # seconds for process 0 to read all that was written
 _numbers = itertools.count()  # of barriers, which are met in the same order by every process
+_exchanges: list[Exchange] = []  # the one that is in use, if any
+
+
+class Exchange(Protocol):
+    """What brings files from one process's folder to another's."""
+
+    def publish(self) -> None:
+        """Let the others have what this process has written."""
+
+    def follow(self) -> None:
+        """Take what process 0 has published, but for checkpoints' arrays."""
+
+    def fetch(self, step: Path) -> None:
+        """Take the files of a checkpoint that others wrote."""
+
+
+@contextlib.contextmanager
+def apart(exchange: Exchange) -> Iterator[None]:
+    """Say that each process has folders of its own, between which `exchange` brings files."""
+    _exchanges.append(exchange)
+    try:
+        yield
+    finally:
+        _exchanges.remove(exchange)
+
+
+def are_apart() -> bool:
+    """Say whether each process has folders of its own."""
+    return bool(_exchanges)
+
+
+def share() -> None:
+    """Wait until what process 0 has written is there for all."""
+    if writes():
+        for exchange in _exchanges:
+            exchange.publish()
+    wait_at(new_barrier("shared"))
+    if not writes():
+        for exchange in _exchanges:
+            exchange.follow()
+
+
+def fetch(step: Path) -> None:
+    """See that all files of a checkpoint are there for this process."""
+    for exchange in _exchanges:
+        exchange.fetch(step)
+
+
+def united(folder: Path, name: str) -> dict[str, tuple[int, str]]:
+    """Return size and SHA-256 of every file of a checkpoint that is being written, on every process.
+
+    Where processes are apart, a file that process 0 has as well is removed from the others' `folder`. On any thread.
+
+    Args:
+      folder: of the checkpoint, or of this process's part.
+      name: as of `new_barrier`.
+    """
+    found = manifest.digests(folder)
+    if not are_apart():
+        return found
+    board = Board(name)
+    board.put(f"files/{board.process}", json.dumps(found))
+    board.barrier("files")
+    parts = {int(process): json.loads(files) for process, files in board.under("files").items()}
+    for double in found.keys() & parts[0].keys() if board.process else ():
+        (folder / double).unlink()
+    return {file: facts for process in sorted(parts, reverse=True) for file, facts in parts[process].items()}
 
 
 def writes() -> bool:
     """Say whether this process does what only one may do."""
     return jax.process_index() == 0
+
+
+def writes_here() -> bool:
+    """Say whether this process does what only one may do in a folder."""
+    return writes() or are_apart()
 
 
 def new_barrier(name: str) -> str:

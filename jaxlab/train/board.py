@@ -6,10 +6,16 @@ Works on any thread, whatever the devices do. Usage: ``board = Board("train-0");
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from jax._src import distributed
 
 WAIT = 1800.0  # seconds for what another process may be busy with, such as reading data
+
+
+def _client() -> Any:
+    return distributed.global_state.client
 
 
 class Board:
@@ -17,7 +23,7 @@ class Board:
 
     def __init__(self, name: str) -> None:
         """Use the names that begin with `name`, the same on every process."""
-        self._name, self._client = f"jaxlab/{name}", distributed.global_state.client
+        self._name, self._client = f"jaxlab/{name}", _client()
         self.process, self.processes = distributed.global_state.process_id, distributed.global_state.num_processes
 
     def put(self, key: str, text: str) -> bool:

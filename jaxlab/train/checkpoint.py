@@ -51,11 +51,12 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         # a folder a leaf, so that a damaged file names its leaf; uncompressed, as floats hardly shrink
-        handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False)
-        self._orbax = ocp.AsyncCheckpointer(handler)
+        processes = ocp.options.MultiprocessingOptions(primary_host=None if across.are_apart() else 0)
+        handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False, multiprocessing_options=processes)
+        self._orbax = ocp.AsyncCheckpointer(handler, multiprocessing_options=processes)
         if writable:
             self._folder.mkdir(parents=True, exist_ok=True)
-            if across.writes():
+            if across.writes_here():
                 _sweep(self._folder)
             across.wait_at(across.new_barrier("swept"))
 
@@ -87,7 +88,7 @@ class Checkpoints:
         leaves = named_leaves(tree)
         disk.check_save(self._folder, step, disk.bytes_of(leaves.values()))
         saving = self._folder / f"{_SAVING}{step}"
-        if across.writes():
+        if across.writes_here():
             shutil.rmtree(saving, ignore_errors=True)
         self._orbax.save(saving / ITEM, args=ocp.args.PyTreeSave(tree))
         described = {name: (list(x.shape), str(x.dtype)) for name, x in leaves.items()}
@@ -99,8 +100,8 @@ class Checkpoints:
         """Wait for Orbax, then make what it wrote the step's checkpoint and remove what need not stay."""
         try:
             self._orbax.wait_until_finished()  # of several processes: until all have written
-            if across.writes():
-                manifest.write(saving, contents._replace(files=manifest.digests(saving)))
+            if across.writes_here():
+                manifest.write(saving, contents._replace(files=across.united(saving, saved)))
                 _put_in_place(saving, self._folder / str(contents.step))
                 self._remove_others()
             across.wait_at(saved)  # so that all see the same steps
@@ -177,6 +178,7 @@ class Checkpoints:
         """
         self.wait()
         folder = self._folder / str(step)
+        across.fetch(folder)
         contents = manifest.read(folder)
         if contents is None:
             raise CorruptError(f"{folder / manifest.NAME} is not what was written; {self._way_on(step)}")

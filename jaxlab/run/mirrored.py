@@ -1,0 +1,200 @@
+"""A run's directory in a bucket, by way of a folder on this machine that is kept the same while a command lasts.
+
+Training, evaluating and reporting know folders alone: renames that happen at once, rows that are appended, locks. A
+bucket has none of these. So all of it is done in a folder, `Mirror` brings it to the bucket within seconds, and a
+machine that begins with nothing reads it from there. A machine that is lost takes with it what was not there yet.
+Usage: ``with mirrored("gs://b/runs/one") as folder: jaxlab.train(config, folder)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxlab.core import record
+from jaxlab.core.errors import JaxlabError, UsageError
+from jaxlab.data.cache import home
+from jaxlab.run import processes
+from jaxlab.run.bucket import Bucket
+from jaxlab.run.lease import Lease
+from jaxlab.run.mirror import Mirror
+from jaxlab.train import across
+from jaxlab.train.board import Board
+
+SCRATCH = "JAXLAB_SCRATCH"  # where the folders are (default: buckets in the user's cache)
+EVERY = 5.0  # seconds between two looks at what has changed
+_READING = 600.0  # seconds to wait for commands that read on this machine
+_WAITING = 600.0  # seconds in which the other processes' files of the last checkpoint may reach the bucket
+_FAILING = 60.0  # seconds in which a bucket that cannot be reached in the end may come back
+_WRITER = ".jaxlab-writer"  # the object that says whose folder was written last
+_log = logging.getLogger("jaxlab")
+
+
+@contextlib.contextmanager
+def mirrored(url: str, *, writes: bool = True, arrays: bool = True) -> Iterator[Path]:
+    """Give the folder of this machine that stands for `url`; when the block is left, all of it has been brought there.
+
+    Args:
+      url: of a folder in a bucket, of which nothing need be there yet.
+      writes: whether the run is written, which one process, or those of one training, may do; else files may be added.
+      arrays: whether checkpoints' arrays are to be read.
+
+    Raises:
+      UsageError: it cannot be reached, or another process writes it.
+      JaxlabError: what was written could not be brought there; it is whole in the folder.
+    """
+    bucket = Bucket(url)
+    place = _place(bucket.url)
+    mirror = Mirror(bucket, place / "folder", place / "notes.json", first=processes.number() == 0)
+    with _writing(bucket, mirror, place) if writes else _reading(mirror, place, arrays):
+        yield place / "folder"
+
+
+def _place(url: str) -> Path:
+    """Return where the folder, its lock and its notes are; processes that may share a machine have one each."""
+    name = f"{url.rpartition('/')[2]}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+    if processes.joined():
+        name += f"-{processes.number()}"
+    return Path(os.environ.get(SCRATCH) or home() / "buckets") / name
+
+
+@contextlib.contextmanager
+def _reading(mirror: Mirror, place: Path, arrays: bool) -> Iterator[None]:
+    """Read the run, and add what the block wrote; where it is written here, its writer does that."""
+    with _locked(place, fcntl.LOCK_SH) as free:
+        if free:
+            mirror.pull(arrays=arrays)
+    yield
+    with _locked(place, fcntl.LOCK_SH) as still_free:
+        if free and still_free:
+            _bring(mirror, removing=False)
+
+
+@contextlib.contextmanager
+def _writing(bucket: Bucket, mirror: Mirror, place: Path) -> Iterator[None]:
+    """Be the only one to write the run, and bring it to the bucket while the block lasts."""
+    first, several = processes.number() == 0, processes.joined()
+    with _one_writer(place, bucket.url) as owner, Lease(bucket, owner) if first else contextlib.nullcontext() as lease:
+        if first:
+            mirror.sweep()
+        _meet("leased")
+        if several or bucket.read(_WRITER) != owner.encode():
+            mirror.pull(exactly=True)  # another machine may have gone on
+        _meet("pulled")
+        if first:
+            bucket.write(_WRITER, owner.encode())
+        _log.info("%s stands in %s", bucket.url, place / "folder")
+        with _brought(mirror, lease), across.apart(mirror) if several else contextlib.nullcontext():
+            yield
+
+
+def _meet(name: str) -> None:
+    """Wait for the other processes, without a look at devices, which the config may want to set up first."""
+    if processes.joined():
+        Board("mirrored").barrier(across.new_barrier(name))
+
+
+@contextlib.contextmanager
+def _brought(mirror: Mirror, lease: Lease | None) -> Iterator[None]:
+    """Bring what changes to the bucket, now and then and in the end, however that comes."""
+    left = threading.Event()
+    thread = threading.Thread(target=_now_and_then, args=(mirror, lease, left), name="jaxlab-mirror", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        left.set()
+        thread.join()
+        try:
+            _bring(mirror, removing=True, lease=lease)
+        except JaxlabError as problem:  # the block's own error says more
+            _log.error("%s", problem)
+        raise
+    left.set()
+    thread.join()
+    _bring(mirror, removing=True, lease=lease)
+
+
+def _now_and_then(mirror: Mirror, lease: Lease | None, left: threading.Event) -> None:
+    reached = True
+    while not left.wait(EVERY):
+        if lease is not None and not lease.held:
+            return
+        try:
+            mirror.push(removing=True)
+            reached = True
+        except Exception as error:  # whatever a bucket raises: training goes on, and the next time may do better
+            if reached:
+                _log.warning("%s cannot be written: %s: %s", mirror.url, type(error).__name__, error)
+            reached = False
+
+
+def _bring(mirror: Mirror, *, removing: bool, lease: Lease | None = None) -> None:
+    """Bring all that has changed, with some patience.
+
+    Raises:
+      JaxlabError: that was not possible.
+    """
+    began, said = time.monotonic(), "other processes' files of a checkpoint are missing"
+    failing = False
+    while time.monotonic() - began < (_FAILING if failing else _WAITING):
+        if lease is not None and not lease.held:
+            raise JaxlabError(f"{mirror.url} has been taken over by another process, which goes on from what was there")
+        try:
+            if not mirror.push(removing=removing):
+                return
+        except Exception as error:  # whatever a bucket raises
+            failing, said = True, f"{type(error).__name__}: {error}"
+        time.sleep(1.0)
+    raise JaxlabError(
+        f"{mirror.url} could not be written: {said}; all is whole in {mirror.folder}, and the same command on this "
+        "machine goes on from there"
+    )
+
+
+@contextlib.contextmanager
+def _one_writer(place: Path, url: str) -> Iterator[str]:
+    """Hold a place's lock, and return the id of the folder there, which stays the same from process to process."""
+    until = time.monotonic() + _READING
+    while True:
+        with _locked(place, fcntl.LOCK_EX) as free:
+            if free:
+                holder = place / "writer.json"
+                owner = record.read_json(holder).get("owner") or uuid.uuid4().hex
+                record.write_json(holder, {"owner": owner, "host": socket.gethostname(), "pid": os.getpid()})
+                yield owner
+                return
+        with _locked(place, fcntl.LOCK_SH) as read:
+            if not read:
+                raise UsageError(
+                    f"{url} is being written by process {_writer(place)} of this machine; wait for it or stop it"
+                )
+        if time.monotonic() > until:
+            raise UsageError(f"{url} has been read on this machine for {_READING:.0f} s; wait for that or stop it")
+        time.sleep(0.2)
+
+
+def _writer(place: Path) -> object:
+    return record.read_json(place / "writer.json").get("pid")
+
+
+@contextlib.contextmanager
+def _locked(place: Path, how: int) -> Iterator[bool]:
+    """Hold the lock of a place, shared or alone, and say so; False at once where another process is in the way."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
