@@ -114,7 +114,9 @@ def changed_json(draw: Callable[..., Any]) -> str:
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.sampled_from(draw(st.sampled_from([PLACES, FACTORY_PLACES]))))
         holder = config
-        with contextlib.suppress(KeyError, IndexError, TypeError):
+        with contextlib.suppress(
+            KeyError, IndexError, TypeError, AttributeError
+        ):  # an earlier change has put a text there
             for name in place[:-1]:
                 holder = holder[name]
             spoil(draw, holder, place[-1])

@@ -26,6 +26,7 @@ class ServedSink:
         self._name, self._sink = name, sink
         self._rows: collections.deque[tuple[int, Mapping[str, float]]] = collections.deque(maxlen=MOST_ROWS)
         self._put = self._taken = 0
+        self._failed = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name=f"jaxlab-sink-{name}", daemon=True)
         self._thread.start()
@@ -60,4 +61,7 @@ class ServedSink:
             self._report(error)
 
     def _report(self, error: BaseException) -> None:
+        if self._failed:  # closing what has failed fails as well
+            return
+        self._failed = True
         _log.warning("the sink %s failed and gets no more rows: %s: %s", self._name, type(error).__name__, error)

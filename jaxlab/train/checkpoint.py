@@ -21,15 +21,15 @@ from types import TracebackType
 import absl.logging
 import orbax.checkpoint as ocp
 
-from jaxlab.core.errors import CorruptError, DataError, UsageError
+from jaxlab.core.errors import CorruptError, DataError, JaxlabError, UsageError
 from jaxlab.core.tree import named_leaves
 from jaxlab.core.types import PyTree
 from jaxlab.train import across, disk, manifest
+from jaxlab.train.folders import SAVING, put_in_place, remove, sweep
 from jaxlab.train.like import check_like
 from jaxlab.train.manifest import ITEM, Manifest
 
 _log = logging.getLogger("jaxlab")
-_SAVING, _OLD, _TEMPORARY = ".saving-", ".old-", ".orbax-checkpoint-tmp"
 
 
 class Checkpoints:
@@ -46,6 +46,7 @@ class Checkpoints:
           writable: whether to save; what a killed writer left half-done is removed then.
         """
         absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax reports each step of each save at INFO and WARNING
+        absl.logging.get_absl_logger().addFilter(_is_news)
         self._folder, self._keep, self._best = folder.resolve(), keep, best
         self._sign = 1.0 if mode == "max" else -1.0
         self._thread: threading.Thread | None = None
@@ -57,7 +58,7 @@ class Checkpoints:
         if writable:
             self._folder.mkdir(parents=True, exist_ok=True)
             if across.writes_here():
-                _sweep(self._folder)
+                sweep(self._folder)
             across.wait_at(across.new_barrier("swept"))
 
     def __enter__(self) -> Checkpoints:
@@ -81,13 +82,12 @@ class Checkpoints:
         """Begin to save `tree` as `step`; returns when the arrays have been copied, so that they may be donated.
 
         Raises:
-          JaxlabError: the disk has no room for it.
-          OSError, ValueError: the save before this one failed.
+          JaxlabError: the disk has no room for it, or the save before this one failed.
         """
         self.wait()
         leaves = named_leaves(tree)
         disk.check_save(self._folder, step, disk.bytes_of(leaves.values()))
-        saving = self._folder / f"{_SAVING}{step}"
+        saving = self._folder / f"{SAVING}{step}"
         if across.writes_here():
             shutil.rmtree(saving, ignore_errors=True)
         self._orbax.save(saving / ITEM, args=ocp.args.PyTreeSave(tree))
@@ -102,9 +102,13 @@ class Checkpoints:
             self._orbax.wait_until_finished()  # of several processes: until all have written
             if across.writes_here():
                 manifest.write(saving, contents._replace(files=across.united(saving, saved)))
-                _put_in_place(saving, self._folder / str(contents.step))
+                put_in_place(saving, self._folder / str(contents.step))
                 self._remove_others()
             across.wait_at(saved)  # so that all see the same steps
+        except (OSError, ValueError) as error:  # TensorStore raises the latter where the disk is full
+            said = str(error).split(" [", maxsplit=1)[0]  # and where in TensorStore that was
+            self._error = JaxlabError(f"step {contents.step} was not saved: {said}; what was saved before is whole")
+            self._error.__cause__ = error
         except BaseException as error:  # raised again by the loop, which can end the run
             self._error = error
 
@@ -113,7 +117,7 @@ class Checkpoints:
         kept = {*steps[-self._keep :], self._best_step(steps)}
         for step in steps:
             if step not in kept:
-                _remove(self._folder / str(step))
+                remove(self._folder / str(step))
 
     def wait(self) -> None:
         """Wait for the save in the background, and raise its error."""
@@ -214,30 +218,6 @@ class Checkpoints:
         return f"other checkpoints: {others}; train --fallback goes on from the newest intact one"
 
 
-def _put_in_place(saving: Path, place: Path) -> None:
-    """Make a finished folder the step's, whatever stood there."""
-    old = place.with_name(f"{_OLD}{place.name}")
-    if place.exists():
-        place.rename(old)
-    saving.rename(place)
-    disk.flush_folder(place.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a checkpoint so that half of it is never taken for one."""
-    old = folder.with_name(f"{_OLD}{folder.name}")
-    folder.rename(old)
-    (old / manifest.NAME).unlink(missing_ok=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed writer left; a checkpoint that it was about to replace is put back."""
-    for path in folder.iterdir():
-        place = folder / path.name.removeprefix(_OLD)
-        half = path.name.startswith((_SAVING, _OLD)) or _TEMPORARY in path.name
-        if path.name.startswith(_OLD) and not place.exists() and manifest.read(path) is not None:
-            path.rename(place)
-        elif half or (path.name.isdigit() and path.is_dir() and not (path / manifest.NAME).is_file()):
-            shutil.rmtree(path)
+def _is_news(line: logging.LogRecord) -> bool:
+    """Leave out the tracebacks of Orbax's threads, whose errors are raised as well."""
+    return line.exc_info is None or "orbax" not in line.pathname
