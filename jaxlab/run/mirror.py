@@ -75,29 +75,29 @@ class Mirror:
         """Write what is here and not there; return the manifests that have to wait for other processes' files.
 
         Args:
-          removing: whether what was removed here is removed there.
+          removing: whether what was removed here is removed there, once what is newer stands there.
         """
         with self._lock:
             here = self._here()
-            gone = self._known.keys() - here
-            if removing and self._first:
-                self._remove_there(gone)
-            for name in gone if removing else ():
-                self._known.pop(name, None)
-            changed = [name for name in here if self._mine(name) and self._has_changed(name)]
-            written = self._put([name for name in changed if not _is_manifest(name)])
-            if not changed:
-                return []
-            there = self._bucket.list()
-            steps = [name for name in changed if _is_manifest(name)]
-            whole = [name for name in steps if self._is_whole(name, there)]
-            written |= self._put(whole)
-            there |= self._bucket.list() if whole else {}
-            for name, (size, when) in written.items():
-                if name in there:  # and not removed meanwhile
-                    self._known[name] = Known(size, when, there[name].version)
-            self._remember()
-            return [name for name in steps if name not in whole]
+            waiting = self._write([name for name in here if self._mine(name) and self._has_changed(name)])
+            if removing and not waiting:
+                self._remove(self._known.keys() - here)
+            return waiting
+
+    def _write(self, changed: list[str]) -> list[str]:
+        if not changed:
+            return []
+        written = self._put([name for name in changed if not _is_manifest(name)])
+        there = self._bucket.list()
+        steps = [name for name in changed if _is_manifest(name)]
+        whole = [name for name in steps if self._is_whole(name, there)]
+        written |= self._put(whole)
+        there |= self._bucket.list() if whole else {}
+        for name, (size, when) in written.items():
+            if name in there:  # and not removed meanwhile
+                self._known[name] = Known(size, when, there[name].version)
+        self._remember()
+        return [name for name in steps if name not in whole and (self.folder / name).exists()]
 
     def publish(self) -> None:
         """Write what has changed here now."""
@@ -184,11 +184,16 @@ class Mirror:
         inside(self.folder, name).unlink(missing_ok=True)
         self._known.pop(name, None)
 
-    def _remove_there(self, gone: Iterable[str]) -> None:
+    def _remove(self, gone: set[str]) -> None:
+        """Remove there what has been removed here, or leave that to the first process."""
         for name in itertools.chain.from_iterable(reversed(_manifests_last(gone))):
-            self._bucket.remove(name)
-            if _is_manifest(name):  # the other processes' files as well
+            if self._first:
+                self._bucket.remove(name)
+            if self._first and _is_manifest(name):  # the other processes' files as well
                 self._each([list(self._bucket.list(str(_step(name))))], self._bucket.remove)
+            del self._known[name]
+        if gone:
+            self._remember()
 
     def _each(self, groups: Iterable[Iterable[str]], do: Callable[[str], Any]) -> None:
         """Do something with each name, several of a group at once."""
