@@ -83,24 +83,45 @@ def _reading(mirror: Mirror, place: Path, arrays: bool) -> Iterator[None]:
 def _writing(bucket: Bucket, mirror: Mirror, place: Path) -> Iterator[None]:
     """Be the only one to write the run, and bring it to the bucket while the block lasts."""
     first, several = processes.number() == 0, processes.joined()
-    with _one_writer(place, bucket.url) as owner, Lease(bucket, owner) if first else contextlib.nullcontext() as lease:
-        if first:
-            mirror.sweep()
-        _meet("leased")
-        if several or bucket.read(_WRITER) != owner.encode():
-            mirror.pull(exactly=True)  # another machine may have gone on
-        _meet("pulled")
+    with contextlib.ExitStack() as stack:
+        with _all_well("leased"):
+            owner = stack.enter_context(_one_writer(place, bucket.url))
+            lease = stack.enter_context(Lease(bucket, owner)) if first else None
+            if first:
+                mirror.sweep()
+        with _all_well("pulled"):
+            if several or bucket.read(_WRITER) != owner.encode():
+                mirror.pull(exactly=True)  # another machine may have gone on
         if first:
             bucket.write(_WRITER, owner.encode())
         _log.info("%s stands in %s", bucket.url, place / "folder")
-        with _brought(mirror, lease), across.apart(mirror) if several else contextlib.nullcontext():
-            yield
+        stack.enter_context(_brought(mirror, lease))
+        if several:
+            stack.enter_context(across.apart(mirror))
+        yield
 
 
-def _meet(name: str) -> None:
-    """Wait for the other processes, without a look at devices, which the config may want to set up first."""
-    if processes.joined():
-        Board("mirrored").barrier(across.new_barrier(name))
+@contextlib.contextmanager
+def _all_well(name: str) -> Iterator[None]:
+    """Wait for what every process does in the block, and raise in all what is wrong in one."""
+    try:
+        yield
+    except Exception as error:
+        _told(name, f"{error}")
+        raise
+    problem = _told(name, "")
+    if problem:
+        raise UsageError(f"another process: {problem}")
+
+
+def _told(name: str, problem: str) -> str:
+    """Return the first problem of all processes; does not look at devices, which the config may still set up."""
+    if not processes.joined():
+        return problem
+    board = Board(across.new_barrier(name))
+    board.put(f"all/{board.process}", f"-{problem}")
+    board.barrier("all")
+    return next((text[1:] for text in board.under("all").values() if text[1:]), "")
 
 
 @contextlib.contextmanager

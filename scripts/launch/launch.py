@@ -1,6 +1,6 @@
 """Starts a training on a cluster: SLURM, TPU VMs, Kubernetes, SkyPilot, SageMaker or Vertex AI.
 
-A run's directory is a folder; a bucket, given as ``gs://`` or ``s3://``, is mounted where the platform can. A platform
+A run's directory is in a bucket, ``gs://`` or ``s3://``, or a folder that all hosts see; jaxlab takes both. A platform
 is a template in ``templates/``, filled in here, and a command that takes it. ``--dry-run`` prints both and starts
 nothing. What is not a flag of the launcher goes to ``jaxlab train`` as it stands.
 Usage: ``python scripts/launch/launch.py slurm --config=F --workdir=D --nodes=2 --dry-run --config.train.steps=1000``.
@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 TEMPLATES = Path(__file__).parent / "templates"
 ROOT = Path(__file__).resolve().parents[2]
-OWN_WORKDIR = "/opt/ml/checkpoints"  # which SageMaker keeps in step with the bucket
 
 
 class Platform(NamedTuple):
@@ -30,8 +29,8 @@ class Platform(NamedTuple):
     template: str
     submit: tuple[str, ...]  # {file} and other flags are filled in
     fields: Callable[[argparse.Namespace, list[str]], dict[str, str]]
-    buckets: tuple[str, ...]  # kinds that it mounts
     needs: tuple[str, ...] = ()  # flags that have to be there
+    workdirs: str = ""  # how the run's directory has to begin
 
 
 def main(arguments: list[str]) -> int:
@@ -45,10 +44,8 @@ def main(arguments: list[str]) -> int:
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", given.name):
         print(f"error: --name={given.name}: expected lower-case letters, digits and '-', 40 at most", file=sys.stderr)
         return 2
-    kind = given.workdir.partition("://")[0] if "://" in given.workdir else ""
-    if kind and kind not in platform.buckets:
-        known = ", ".join(("a folder", *(f"{each}://" for each in platform.buckets)))
-        print(f"error: --workdir={given.workdir}: {given.platform} takes {known}", file=sys.stderr)
+    if not given.workdir.startswith(platform.workdirs):
+        print(f"error: --workdir={given.workdir}: {given.platform} expects {platform.workdirs}…", file=sys.stderr)
         return 2
     text, file = filled(given, rest), Path(f"{given.name}-{platform.template}")
     command = [part.format(file=file, **vars(given)) for part in platform.submit]
@@ -66,16 +63,9 @@ def filled(given: argparse.Namespace, rest: list[str]) -> str:
     return Template(text).substitute(platform.fields(given, rest))
 
 
-def in_bucket(workdir: str) -> tuple[str, str]:
-    """Return a workdir's bucket and the place within it; no bucket for a folder."""
-    kind, separator, rest = workdir.partition("://")
-    bucket, _, place = rest.partition("/")
-    return (bucket, place) if separator else ("", kind)
-
-
-def train(given: argparse.Namespace, rest: list[str], workdir: str = "") -> list[str]:
+def train(given: argparse.Namespace, rest: list[str]) -> list[str]:
     """Return the arguments of ``jaxlab``."""
-    return ["train", f"--config={given.config}", f"--workdir={workdir or given.workdir}", *rest]
+    return ["train", f"--config={given.config}", f"--workdir={given.workdir}", *rest]
 
 
 def slurm(given: argparse.Namespace, rest: list[str]) -> dict[str, str]:
@@ -88,48 +78,35 @@ def slurm(given: argparse.Namespace, rest: list[str]) -> dict[str, str]:
 
 def tpu(given: argparse.Namespace, rest: list[str]) -> dict[str, str]:
     """The hosts of a TPU VM find each other; each has the repository in its home folder."""
-    bucket, place = in_bucket(given.workdir)
-    folder = f"/tmp/{bucket}"
-    mount = f"mkdir -p {folder} && (mountpoint -q {folder} || gcsfuse --implicit-dirs {bucket} {folder}) && "
-    command = train(given, rest, f"{folder}/{place}" if bucket else given.workdir)
-    remote = f"{mount if bucket else ''}cd jaxlab && {shlex.join(['.venv/bin/jaxlab', *command])}"
+    remote = f"cd jaxlab && {shlex.join(['.venv/bin/jaxlab', *train(given, rest)])}"
     names = {name: shlex.quote(getattr(given, name)) for name in ("name", "project", "zone", "accelerator", "runtime")}
     return {**names, "spot": " --spot" if given.spot else "", "remote": shlex.quote(remote)}
 
 
 def kubernetes(given: argparse.Namespace, rest: list[str]) -> dict[str, str]:
     """JSON is YAML: whatever stands in an argument stays as it is."""
-    kind, (bucket, place) = "google.com/tpu" if given.tpu else "nvidia.com/gpu", in_bucket(given.workdir)
-    fuse = {"driver": "gcsfuse.csi.storage.gke.io", "volumeAttributes": {"bucketName": bucket}}
+    kind = "google.com/tpu" if given.tpu else "nvidia.com/gpu"
     selector = dict(pair.split("=", 1) for pair in given.selector.split(",") if pair)
     return {
         "name": given.name, "nodes": str(given.nodes), "image": json.dumps(given.image),
-        "arguments": json.dumps(train(given, rest, f"/runs/{place}" if bucket else given.workdir)),
-        "selector": json.dumps(selector),
-        "annotations": json.dumps({"gke-gcsfuse/volumes": "true"} if bucket else {}),
-        "mounts": json.dumps([{"name": "runs", "mountPath": "/runs"}] if bucket else []),
-        "volumes": json.dumps([{"name": "runs", "csi": fuse}] if bucket else []),
+        "arguments": json.dumps(train(given, rest)), "selector": json.dumps(selector),
         "limits": json.dumps({kind: str(given.chips)}),
     }  # fmt: skip
 
 
 def skypilot(given: argparse.Namespace, rest: list[str]) -> dict[str, str]:
     """The command is one line of a shell script within YAML's block."""
-    bucket, place = in_bucket(given.workdir)
-    source = given.workdir.removesuffix(f"/{place}")
-    command = train(given, rest, f"/runs/{place}" if bucket else given.workdir)
     return {
         "name": given.name, "nodes": str(given.nodes), "accelerator": json.dumps(given.accelerator),
-        "buckets": json.dumps({"/runs": {"source": source, "mode": "MOUNT"}} if bucket else {}),
-        "command": shlex.join(["jaxlab", *command]),
+        "command": shlex.join(["jaxlab", *train(given, rest)]),
     }  # fmt: skip
 
 
 def sagemaker(given: argparse.Namespace, rest: list[str]) -> dict[str, str]:
-    """The run is written where SageMaker copies from and to the bucket."""
+    """Its own outputs, of which there are none, want a place in S3."""
     return {
         "name": json.dumps(given.name), "image": json.dumps(given.image), "role": json.dumps(given.role),
-        "arguments": json.dumps(train(given, rest, OWN_WORKDIR)), "workdir": json.dumps(given.workdir),
+        "arguments": json.dumps(train(given, rest)), "workdir": json.dumps(given.workdir),
         "instance": json.dumps(given.accelerator), "nodes": str(given.nodes),
     }  # fmt: skip
 
@@ -140,30 +117,28 @@ def vertex(given: argparse.Namespace, rest: list[str]) -> dict[str, str]:
     spec: dict[str, Any] = {"machineType": machine}
     if accelerator:
         spec |= {"acceleratorType": accelerator, "acceleratorCount": given.chips}
-    bucket, place = in_bucket(given.workdir)
-    command = train(given, rest, f"/gcs/{bucket}/{place}" if bucket else given.workdir)  # Vertex AI mounts all buckets
-    pool = {"machineSpec": spec, "replicaCount": 1, "containerSpec": {"imageUri": given.image, "args": command}}
+    pool = {
+        "machineSpec": spec,
+        "replicaCount": 1,
+        "containerSpec": {"imageUri": given.image, "args": train(given, rest)},
+    }
     others = [{**pool, "replicaCount": given.nodes - 1}] if given.nodes > 1 else []
     return {"pools": json.dumps([pool, *others])}
 
 
 PLATFORMS = {
-    "slurm": Platform("slurm.sh", ("sbatch", "{file}"), slurm, ()),
-    "tpu": Platform("tpu.sh", ("bash", "{file}"), tpu, ("gs",), ("project", "zone", "accelerator", "runtime")),
-    "kubernetes": Platform(
-        "kubernetes.yaml", ("kubectl", "apply", "--filename={file}"), kubernetes, ("gs",), ("image",),
-    ),
-    "skypilot": Platform(
-        "skypilot.yaml", ("sky", "jobs", "launch", "--yes", "{file}"), skypilot, ("gs", "s3"), ("accelerator",),
-    ),
+    "slurm": Platform("slurm.sh", ("sbatch", "{file}"), slurm),
+    "tpu": Platform("tpu.sh", ("bash", "{file}"), tpu, ("project", "zone", "accelerator", "runtime")),
+    "kubernetes": Platform("kubernetes.yaml", ("kubectl", "apply", "--filename={file}"), kubernetes, ("image",)),
+    "skypilot": Platform("skypilot.yaml", ("sky", "jobs", "launch", "--yes", "{file}"), skypilot, ("accelerator",)),
     "sagemaker": Platform(
         "sagemaker.json", ("aws", "sagemaker", "create-training-job", "--cli-input-json=file://{file}"), sagemaker,
-        ("s3",), ("image", "role", "accelerator"),
+        ("image", "role", "accelerator"), "s3://",
     ),
     "vertex": Platform(
         "vertex.yaml",
         ("gcloud", "ai", "custom-jobs", "create", "--region={zone}", "--display-name={name}", "--config={file}"),
-        vertex, ("gs",), ("image", "zone", "accelerator"),
+        vertex, ("image", "zone", "accelerator"),
     ),
 }  # fmt: skip
 
@@ -173,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description="Start a training on a cluster.", allow_abbrev=False)
     made.add_argument("platform", choices=PLATFORMS)
     made.add_argument("--config", required=True, help="as for jaxlab train")
-    made.add_argument("--workdir", required=True, help="seen by all hosts: a shared folder, gs:// or s3://")
+    made.add_argument("--workdir", required=True, help="gs://…, s3://… or a folder that all hosts see")
     made.add_argument("--name", default="jaxlab", help="of the job")
     made.add_argument("--nodes", type=int, default=1, help="hosts, a process each")
     made.add_argument("--chips", type=int, default=8, help="accelerators a host")
