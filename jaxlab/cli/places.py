@@ -7,8 +7,11 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxlab.core.errors import UsageError
+
 _PLACES = ("workdir", "output", "root", "first", "second", "run", "fork_from")
 _WRITERS = ("train", "study", "scale", "verify-resume", "reproduce")  # commands that write all of their workdir
+_ELSEWHERE = ("slurm", "ray")  # executors whose runs are other machines'
 _WITHOUT_ARRAYS = ("check", "compare", "report", "runs")  # commands that read no checkpoint
 
 
@@ -17,6 +20,9 @@ def in_folders(parsed: argparse.Namespace, do: Callable[[], dict[str, Any]]) -> 
     given = {name: value for name in _PLACES if isinstance(value := vars(parsed).get(name), str) and "://" in value}
     if not given:
         return do()
+    if parsed.command == "study" and parsed.executor in _ELSEWHERE:
+        where = f"--executor={parsed.executor}: its machines do not see the folder that stands for {parsed.workdir}"
+        raise UsageError(f"{where}; expected a folder that all see, or another executor")
     from jaxlab.run.mirrored import mirrored
 
     urls: dict[str, str] = {}

@@ -25,6 +25,7 @@ from jaxlab.core.errors import JaxlabError, UsageError
 from jaxlab.data.cache import home
 from jaxlab.run import processes
 from jaxlab.run.bucket import Bucket
+from jaxlab.run.lease import NAME as LEASE
 from jaxlab.run.lease import Lease
 from jaxlab.run.mirror import Mirror
 from jaxlab.train import across
@@ -90,8 +91,9 @@ def _writing(bucket: Bucket, mirror: Mirror, place: Path) -> Iterator[None]:
             if first:
                 mirror.sweep()
         with _all_well("pulled"):
-            if several or bucket.read(_WRITER) != owner.encode():
-                mirror.pull(exactly=True)  # another machine may have gone on
+            if several or bucket.read(_WRITER) != owner.encode():  # another machine may have gone on
+                _check_not_emptied(bucket, place / "folder")
+                mirror.pull(exactly=True)
         if first:
             bucket.write(_WRITER, owner.encode())
         _log.info("%s stands in %s", bucket.url, place / "folder")
@@ -99,6 +101,14 @@ def _writing(bucket: Bucket, mirror: Mirror, place: Path) -> Iterator[None]:
         if several:
             stack.enter_context(across.apart(mirror))
         yield
+
+
+def _check_not_emptied(bucket: Bucket, folder: Path) -> None:
+    """Keep what may be the only copy: an empty bucket may be another one, at another address."""
+    if any(folder.iterdir()) and all(name in (_WRITER, LEASE) for name in bucket.list()):
+        raise UsageError(
+            f"{bucket.url} is empty, and {folder} has files that were there; to begin anew, remove that folder"
+        )
 
 
 @contextlib.contextmanager

@@ -193,6 +193,30 @@ def test_functions_take_folders_and_say_how_a_bucket_becomes_one(s3_url, tmp_pat
     assert Bucket(s3_url).read("x") == b"y"
 
 
+def test_a_bucket_that_was_emptied_does_not_take_the_machines_copy_with_it(s3_url, scratch):
+    with jaxlab.mirrored(s3_url) as folder:
+        (folder / "x").write_text("y")
+    for name in Bucket(s3_url).list():
+        Bucket(s3_url).remove(name)
+    with (
+        pytest.raises(
+            UsageError, match=r"is empty, and .* has files that were there; to begin anew, remove that folder"
+        ),
+        jaxlab.mirrored(s3_url),
+    ):
+        pass
+    assert (folder / "x").read_text() == "y"
+    shutil.rmtree(folder)
+    with jaxlab.mirrored(s3_url):
+        pass
+
+
+def test_a_study_on_machines_that_do_not_see_the_folder_is_refused(s3_url, capsys):
+    study = "experiments/digits_ablation/study.py"
+    assert main(["study", f"--study={study}", f"--workdir={s3_url}", "--executor=slurm"]) == 2
+    assert "its machines do not see the folder that stands for s3://" in capsys.readouterr().err
+
+
 def test_a_watch_of_a_bucket_is_refused(s3_url, capsys):
     assert main(["evaluate", f"--workdir={s3_url}", "--watch"]) == 2
     assert "--watch expects the folder that a training writes" in capsys.readouterr().err
