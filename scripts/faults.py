@@ -1,7 +1,7 @@
 """All faults that jaxlab is proved against: ``python scripts/faults.py [kills processes checkpoints disk inputs]``.
 
 Prints a table and, as the last line, JSON; with ``--output=docs`` also writes ``faults.md`` and ``faults.json`` there.
-Exit code 1 where anything was lost. All together take about half an hour on two cores.
+Exit code 1 where anything was lost. All together take half an hour on two cores.
 """
 
 from __future__ import annotations

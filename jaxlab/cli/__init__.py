@@ -17,6 +17,7 @@ from typing import Any
 
 from jaxlab.cli import joint, places, show, studies, training
 from jaxlab.cli.flags import check_flags, make_parser, names, split_overrides
+from jaxlab.cli.interrupt import CODE, interruptible
 from jaxlab.cli.loading import load
 from jaxlab.core import record, trust
 from jaxlab.core.errors import JaxlabError, UsageError
@@ -41,7 +42,8 @@ def _explained(given: list[str]) -> int:
     """Run one command and return its exit code, with a sentence for an error that is explained."""
     debug = "--debug" in given
     try:
-        return _run([argument for argument in given if argument != "--debug"])
+        with interruptible():
+            return _run([argument for argument in given if argument != "--debug"])
     except JaxlabError as error:
         if debug:
             traceback.print_exc()
@@ -50,7 +52,7 @@ def _explained(given: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return CODE
     except OSError as error:
         if error.errno not in _DISK:
             raise
