@@ -20,6 +20,7 @@ from jaxlab.run.seed_programs import Programs, seeds_of, starting, steps_of, tra
 
 _SECONDS, _LEAST, _MOST = 0.4, 3, 50  # of a timing, and calls in it
 _ROUNDS = 3  # of which the fastest counts: what else the machine does only slows
+_LONG = 5e-3  # seconds of a step on a CPU beside which its dispatch, all that a stack could save there, is nothing
 _TINY = 2e6  # operations of a step that takes less than its dispatch, anywhere
 
 
@@ -29,8 +30,11 @@ def is_tiny(experiment: Experiment) -> bool:
 
 
 def is_faster(experiment: Experiment, stacked: Programs, alone: Programs, lanes: Sequence[Lane]) -> bool:
-    """Say whether one call for all seeds takes less than a call for each; compiles both, changes no run."""
-    return _seconds(experiment, stacked, lanes) < len(lanes) * _seconds(experiment, alone, lanes[:1])
+    """Say whether one call for all seeds takes less than a call for each; compiles both if need be, changes no run."""
+    each = _seconds(experiment, alone, lanes[:1])
+    if jax.default_backend() == "cpu" and each > _LONG:
+        return False
+    return _seconds(experiment, stacked, lanes) < len(lanes) * each
 
 
 def _seconds(experiment: Experiment, programs: Programs, lanes: Sequence[Lane]) -> float:

@@ -60,7 +60,7 @@ def test_the_hosts_rows_side_by_side_are_the_global_batch(order, hosts):
 @each_order
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("first", [0, 5])
-@pytest.mark.parametrize("source", [ArraySource, pytest.param(OnDisk, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("source", [ArraySource, pytest.param(OnDisk, marks=pytest.mark.exhaustive)])
 def test_workers_and_a_resume_change_nothing(order, workers, first, source):
     fed = feeding.feed(batches(order, source), first=first, last=STEPS, chunk=1, put=lambda host: host, workers=workers)
     found = {step: {name: np.array(value[0]) for name, value in fields.items()} for step, fields in fed}

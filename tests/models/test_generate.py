@@ -39,9 +39,17 @@ WRITERS = {
     "attentive gru": RecurrentTranslator(seq2seq_lstm.make(DATA, **LSTM, cell="gru", bidirectional=False)),
 }
 FAST = ("modern", "gpt2, scan", "rotary, scan", "lstm", "attentive lstm")
-each_writer = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in WRITERS]
-)
+
+
+def writers(*quick: str) -> pytest.MarkDecorator:
+    """Return every writer as a parameter; further variants of a kind are left to the exhaustive part."""
+
+    def mark(name):
+        return () if name in quick else pytest.mark.slow if name in FAST else pytest.mark.exhaustive
+
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=mark(name)) for name in WRITERS])
+
+
 _random = np.random.default_rng(0)
 PROMPT, SOURCE = (_random.integers(3, V, (B, steps)).astype(np.int32) for steps in (P, 5))
 SOURCE_MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]], np.float32)
@@ -85,16 +93,14 @@ def scored(name, texts):
     return np.where(real(texts), gain, 0).sum(axis=1)
 
 
-@each_writer
+@writers(*FAST)
 def test_greedy_texts_are_the_likeliest_tokens_of_the_whole_text_read_at_once(name):
     texts = jax.device_get(greedy(WRITERS[name], variables_of(name), inputs_of(name), max_length=T, eos=EOS))
     np.testing.assert_array_equal(texts.tokens, np.where(real(texts), whole(name)(texts.tokens).argmax(axis=2), 0))
     np.testing.assert_allclose(texts.scores, scored(name, texts), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "gpt2, scan" else pytest.mark.slow) for name in WRITERS]
-)
+@writers("gpt2, scan")
 def test_beams_have_the_scores_of_the_whole_text_read_at_once(name):
     writer, variables, inputs = WRITERS[name], variables_of(name), inputs_of(name)
     beams = jax.device_get(beam_search(writer, variables, inputs, max_length=T, eos=EOS, width=3, best=2))
@@ -103,9 +109,7 @@ def test_beams_have_the_scores_of_the_whole_text_read_at_once(name):
         np.testing.assert_allclose(texts.scores, scored(name, texts), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "lstm" else pytest.mark.slow) for name in WRITERS]
-)
+@writers("lstm")
 def test_drawn_texts_have_the_scores_of_the_whole_text_read_at_once(name):
     writer, variables, inputs = WRITERS[name], variables_of(name), inputs_of(name)
     drawn = jax.device_get(sample(writer, variables, inputs, KEYS, max_length=T, eos=EOS, temperature=2.0))
@@ -113,7 +117,9 @@ def test_drawn_texts_have_the_scores_of_the_whole_text_read_at_once(name):
     assert len(np.unique(drawn.tokens)) > 3
 
 
-@pytest.mark.parametrize("name", ["modern", *(pytest.param(x, marks=pytest.mark.slow) for x in ("gpt2", "gpt2, scan"))])
+@pytest.mark.parametrize(
+    "name", ["modern", *(pytest.param(x, marks=pytest.mark.exhaustive) for x in ("gpt2", "gpt2, scan"))]
+)
 def test_with_and_without_a_cache_the_texts_of_padded_prompts_are_the_same(name):
     inputs = inputs_of(name, mask=np.array([[1, 1, 1, 1], [0, 0, 1, 1], [1, 1, 1, 0]]))
     ways = (WRITERS[name], Recomputed(WRITERS[name].model))
@@ -123,7 +129,8 @@ def test_with_and_without_a_cache_the_texts_of_padded_prompts_are_the_same(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["lstm", *(pytest.param(x, marks=pytest.mark.slow) for x in ("modern", "rotary, scan", "attentive lstm"))]
+    "name",
+    ["lstm", "rotary, scan", *(pytest.param(x, marks=pytest.mark.exhaustive) for x in ("modern", "attentive lstm"))],
 )
 def test_prompts_of_different_lengths_padded_on_either_side_are_as_alone(name):
     mask = np.array([[1, 1, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
