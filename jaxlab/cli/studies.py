@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from jaxlab.cli.flags import names
+
 COMMANDS = ("study", "report", "runs")
 
 
@@ -47,7 +49,7 @@ def runs(parsed: argparse.Namespace, options: Mapping[str, str]) -> dict[str, An
     from jaxlab.study.runs_table import columns_of, print_runs
 
     found = find(parsed.root, parsed.where, parsed.sort, parsed.rebuild)
-    columns = columns_of(found, [name for name in parsed.columns.split(",") if name])
+    columns = columns_of(found, list(names(parsed.columns)))
     print_runs(found[: parsed.limit], columns, len(found))
     shown = [{name: facts[name] for name in columns if name in facts} for facts in found[: parsed.limit]]
     return {"root": parsed.root, "total": len(found), "runs": shown}

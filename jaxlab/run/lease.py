@@ -11,13 +11,13 @@ import json
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from types import TracebackType
 
 from jaxlab.core.errors import UsageError
 from jaxlab.run.bucket import Bucket
+from jaxlab.run.lock import described, this_process
 
 NAME = ".jaxlab-lease.json"
 BEAT = 10.0  # seconds between two signs of life
@@ -38,7 +38,7 @@ class Lease:
           owner: an id that stays the same when the same folder of this machine goes on; at most one process has it.
         """
         self._bucket, self._owner = bucket, owner
-        self._count, self._left = 0, threading.Event()
+        self._process, self._count, self._left = this_process(), 0, threading.Event()
         self._thread = threading.Thread(target=self._keep, name="jaxlab-lease", daemon=True)
         self.held = False
 
@@ -48,7 +48,8 @@ class Lease:
         Raises:
           UsageError: another process has it.
         """
-        if not self._bucket.write(NAME, self._content(), new=True):
+        there = self._bucket.read(NAME) is not None  # looked at first, as not every bucket knows conditions
+        if there or not self._bucket.write(NAME, self._content(), new=True):
             self._take_over()
         self.held = True
         self._thread.start()
@@ -71,11 +72,11 @@ class Lease:
         """Take what its holder left; one of this very folder has ended, as only one process can have that."""
         url, found = self._bucket.url, self._bucket.read(NAME)
         if found is not None and _owner(found) != self._owner:
-            _log.warning("%s is or was written by %s: looking for %.0f s", url, _holder(found), GONE)
+            _log.warning("%s is or was written by %s: looking for %.0f s", url, described(found), GONE)
             until = time.monotonic() + GONE
             while time.monotonic() < until and (now := self._bucket.read(NAME)) is not None:
                 if now != found:
-                    who = _holder(now)
+                    who = described(now)
                     raise UsageError(
                         f"{url} is being written by {who}; wait for it, stop it, or choose another --workdir"
                     )
@@ -84,14 +85,14 @@ class Lease:
         time.sleep(_SETTLED)
         found = self._bucket.read(NAME)
         if _owner(found) != self._owner:
-            raise UsageError(f"{url} has been taken over by {_holder(found)} at the same time")
+            raise UsageError(f"{url} has been taken over by {described(found)} at the same time")
 
     def _keep(self) -> None:
         while not self._left.wait(BEAT):
             try:
                 found = self._bucket.read(NAME)
                 if found is not None and _owner(found) != self._owner:
-                    _log.error("%s has been taken over by %s: this process stops", self._bucket.url, _holder(found))
+                    _log.error("%s has been taken over by %s: this process stops", self._bucket.url, described(found))
                     self.held = False
                     os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler would: what is saved here is whole
                     return
@@ -101,8 +102,7 @@ class Lease:
 
     def _content(self) -> bytes:
         self._count += 1
-        holder = {"owner": self._owner, "host": socket.gethostname(), "pid": os.getpid(), "beat": self._count}
-        return json.dumps(holder).encode()
+        return json.dumps({"owner": self._owner, "beat": self._count, **self._process}).encode()
 
 
 def _owner(content: bytes | None) -> str | None:
@@ -110,11 +110,3 @@ def _owner(content: bytes | None) -> str | None:
         return str(json.loads(content or b"")["owner"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _holder(content: bytes | None) -> str:
-    try:
-        found = json.loads(content or b"")
-        return f"process {found['pid']} on {found['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxlab.core import record
 from jaxlab.core.errors import UsageError
@@ -33,10 +34,9 @@ def one_writer(workdir: Path) -> Iterator[None]:
     descriptor = _taken(path)
     left_by = os.read(descriptor, 1000)
     if left_by:
-        _log.warning("%s was left by %s, which is gone", path, _holder(left_by))
+        _log.warning("%s was left by %s, which is gone", path, described(left_by))
     os.ftruncate(descriptor, 0)
-    holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+    os.pwrite(descriptor, json.dumps(this_process()).encode(), 0)
     try:
         yield
     finally:
@@ -51,7 +51,7 @@ def _taken(path: Path) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(os.read(descriptor, 1000))
+            holder = described(os.read(descriptor, 1000))
             os.close(descriptor)
             raise UsageError(
                 f"{path.parent} is being written by {holder}; wait for it, stop it, or choose another --workdir"
@@ -61,9 +61,15 @@ def _taken(path: Path) -> int:
         os.close(descriptor)
 
 
-def _holder(text: bytes) -> str:
+def this_process() -> dict[str, Any]:
+    """Return what names this process to whoever finds its lock."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def described(content: bytes | None) -> str:
+    """Name the process that wrote a lock, as JSON of `this_process` says it."""
     try:
-        found = json.loads(text)
+        found = json.loads(content or b"")
         return f"process {found['pid']} on {found['host']} (since {found['since']})"
     except (ValueError, KeyError, TypeError):  # read before it was written
         return "another process"

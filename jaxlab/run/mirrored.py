@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
@@ -27,6 +26,7 @@ from jaxlab.run import processes
 from jaxlab.run.bucket import Bucket
 from jaxlab.run.lease import NAME as LEASE
 from jaxlab.run.lease import Lease
+from jaxlab.run.lock import described, this_process
 from jaxlab.run.mirror import Mirror
 from jaxlab.train import across
 from jaxlab.train.board import Board
@@ -141,17 +141,17 @@ def _brought(mirror: Mirror, lease: Lease | None) -> Iterator[None]:
     thread = threading.Thread(target=_now_and_then, args=(mirror, lease, left), name="jaxlab-mirror", daemon=True)
     thread.start()
     try:
-        yield
+        try:
+            yield
+        finally:
+            left.set()
+            thread.join()
     except BaseException:
-        left.set()
-        thread.join()
         try:
             _bring(mirror, removing=True, lease=lease)
         except JaxlabError as problem:  # the block's own error says more
             _log.error("%s", problem)
         raise
-    left.set()
-    thread.join()
     _bring(mirror, removing=True, lease=lease)
 
 
@@ -201,21 +201,16 @@ def _one_writer(place: Path, url: str) -> Iterator[str]:
             if free:
                 holder = place / "writer.json"
                 owner = record.read_json(holder).get("owner") or uuid.uuid4().hex
-                record.write_json(holder, {"owner": owner, "host": socket.gethostname(), "pid": os.getpid()})
+                record.write_json(holder, {"owner": owner, **this_process()})
                 yield owner
                 return
         with _locked(place, fcntl.LOCK_SH) as read:
             if not read:
-                raise UsageError(
-                    f"{url} is being written by process {_writer(place)} of this machine; wait for it or stop it"
-                )
+                writer = described((place / "writer.json").read_bytes())
+                raise UsageError(f"{url} is being written by {writer}; wait for it or stop it")
         if time.monotonic() > until:
             raise UsageError(f"{url} has been read on this machine for {_READING:.0f} s; wait for that or stop it")
         time.sleep(0.2)
-
-
-def _writer(place: Path) -> object:
-    return record.read_json(place / "writer.json").get("pid")
 
 
 @contextlib.contextmanager
