@@ -51,6 +51,7 @@ from jaxlab.run.metrics import check_reads, make_metrics
 from jaxlab.run.optimizer import make_optimizer
 from jaxlab.run.sources import SPLITS, check_sources, check_transformed, open_sources
 from jaxlab.run.values import check_values
+from jaxlab.train.across import writes
 from jaxlab.train.eval_step import make_eval_step
 from jaxlab.train.parallel import Strategy, make_strategy
 from jaxlab.train.step import init_state, make_train_step
@@ -211,7 +212,7 @@ def make_hooks(config: ConfigDict, **context: Any) -> list[Periodic]:
 
 def make_sinks(config: ConfigDict, workdir: Path, first_step: int) -> dict[str, Sink]:
     """Return the sinks that the config names, by name; only process 0 has any."""
-    if jax.process_index() != 0:
+    if not writes():
         return {}
     context = {"workdir": workdir, "first_step": first_step, "total_steps": config.train.steps}
     return build(config.sinks, path="config.sinks", **context)

@@ -22,7 +22,6 @@ from jaxlab.core import record
 from jaxlab.core.errors import DivergedError
 from jaxlab.core.types import HostBatch, PyTree, TrainState
 from jaxlab.data.pipeline import Batches
-from jaxlab.run.processes import writes
 from jaxlab.train import across
 from jaxlab.train.checkpoint import Checkpoints
 from jaxlab.train.loop import Row
@@ -102,7 +101,7 @@ def keep(workdir: Path, incident: Incident, save_form: Callable[[PyTree], PyTree
     with Checkpoints(folder / record.CHECKPOINTS, keep=1, best=None, mode="min") as checkpoints:
         tree = {"state": incident.before.state, "window": incident.before.window}
         checkpoints.save(step, save_form(tree), {})
-    if not writes():
+    if not across.writes():
         return
     np.savez(folder / BATCH, **incident.batch)
     facts = {

@@ -76,10 +76,7 @@ class Lease:
             until = time.monotonic() + GONE
             while time.monotonic() < until and (now := self._bucket.read(NAME)) is not None:
                 if now != found:
-                    who = described(now)
-                    raise UsageError(
-                        f"{url} is being written by {who}; wait for it, stop it, or choose another --workdir"
-                    )
+                    raise UsageError(f"{url} is being written by {described(now)}; {_WAY_ON}")
                 time.sleep(BEAT / 5)
         self._bucket.write(NAME, self._content())
         time.sleep(_SETTLED)

@@ -29,7 +29,7 @@ from jaxlab.run.lease import Lease
 from jaxlab.run.lock import described, this_process
 from jaxlab.run.mirror import Mirror
 from jaxlab.train import across
-from jaxlab.train.board import Board
+from jaxlab.train.board import Board, number
 
 SCRATCH = "JAXLAB_SCRATCH"  # where the folders are (default: buckets in the user's cache)
 EVERY = 5.0  # seconds between two looks at what has changed
@@ -55,7 +55,7 @@ def mirrored(url: str, *, writes: bool = True, arrays: bool = True) -> Iterator[
     """
     bucket = Bucket(url)
     place = _place(bucket.url)
-    mirror = Mirror(bucket, place / "folder", place / "notes.json", first=processes.number() == 0)
+    mirror = Mirror(bucket, place / "folder", place / "notes.json", first=number() == 0)
     with _writing(bucket, mirror, place) if writes else _reading(mirror, place, arrays):
         yield place / "folder"
 
@@ -64,7 +64,7 @@ def _place(url: str) -> Path:
     """Return where the folder, its lock and its notes are; processes that may share a machine have one each."""
     name = f"{url.rpartition('/')[2]}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
     if processes.joined():
-        name += f"-{processes.number()}"
+        name += f"-{number()}"
     return Path(os.environ.get(SCRATCH) or home() / "buckets") / name
 
 
@@ -83,7 +83,7 @@ def _reading(mirror: Mirror, place: Path, arrays: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def _writing(bucket: Bucket, mirror: Mirror, place: Path) -> Iterator[None]:
     """Be the only one to write the run, and bring it to the bucket while the block lasts."""
-    first, several = processes.number() == 0, processes.joined()
+    first, several = number() == 0, processes.joined()
     with contextlib.ExitStack() as stack:
         with _all_well("leased"):
             owner = stack.enter_context(_one_writer(place, bucket.url))

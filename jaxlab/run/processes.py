@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn
 import jax
 
 from jaxlab.core.errors import ConfigError, PreemptedError, UsageError
-from jaxlab.train.board import Board
+from jaxlab.train.board import Board, number
 
 _log = logging.getLogger("jaxlab")
 HEARTBEAT = 15  # seconds without a sign of life after which a process is lost
@@ -141,16 +141,6 @@ def joined() -> bool:
     return jax.distributed.is_initialized()
 
 
-def number() -> int:
-    """Return which of the processes this one is, without a look at devices."""
-    return Board("number").process if joined() else 0
-
-
-def writes() -> bool:
-    """Say whether this is the process that writes the run's directory: the first, or the only one."""
-    return not joined() or jax.process_index() == 0
-
-
 def leave(code: int) -> int:
     """End what `join` began; return the exit code, or end the process where the others may not be there to agree."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -171,7 +161,7 @@ def end(code: int, message: str = "", *, patience: float = GOODBYE) -> NoReturn:
     """
     if not _ending.acquire(blocking=False):
         time.sleep(2 * GOODBYE)  # another thread is ending the process
-    bounded(_say_goodbye, patience if jax.process_index() == 0 else min(patience, _PROBE))
+    bounded(_say_goodbye, patience if number() == 0 else min(patience, _PROBE))
     os.write(2, message.encode())
     for child in multiprocessing.active_children():  # that read data: nobody else would end them
         child.kill()

@@ -10,10 +10,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jaxlab.core import record
 from jaxlab.core.errors import DataError
+from jaxlab.train.across import writes
 
 _log = logging.getLogger("jaxlab")
 
@@ -28,7 +27,7 @@ def note(folder: Path, step: int, text: str) -> None:
     """
     known = programs(folder)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    if jax.process_index() != 0 or (known and known[-1]["sha256"] == digest):
+    if not writes() or (known and known[-1]["sha256"] == digest):
         return
     if known and known[-1]["step"] < step:
         _log.warning(

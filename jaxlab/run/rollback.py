@@ -22,10 +22,9 @@ from jaxlab.run.assemble import Experiment
 from jaxlab.run.incident import Incident, Position, Replay, find, keep
 from jaxlab.run.journal import Unwritten
 from jaxlab.run.plan import run_loop, steps_again
-from jaxlab.run.processes import writes
 from jaxlab.run.program import note
 from jaxlab.train import loop
-from jaxlab.train.across import new_barrier, wait_at
+from jaxlab.train.across import new_barrier, wait_at, writes
 from jaxlab.train.non_finite import intact
 from jaxlab.train.parallel import Strategy
 

@@ -30,7 +30,6 @@ from jaxlab.run.assemble import Experiment, assemble
 from jaxlab.run.host_memory import keep_freed_memory
 from jaxlab.run.lanes import Lane, common_step, opened, written
 from jaxlab.run.overheard import overheard, say
-from jaxlab.run.processes import writes
 from jaxlab.run.program import note
 from jaxlab.run.seed_programs import (
     Programs,
@@ -98,7 +97,7 @@ def hindrance(config: ConfigDict, seeds: Mapping[int, Any]) -> str:
     ):
         if hinders:
             return f"config.{path}: seeds that share a program need {expected}"
-    return "" if writes() and jax.process_count() == 1 else "seeds share a program in one process alone"
+    return "" if jax.process_count() == 1 else "seeds share a program in one process alone"
 
 
 def _is_finished(folder: Path, steps: int) -> bool:

@@ -21,10 +21,10 @@ def topology(board: Board) -> str:
     """Return the table; only process 0's is whole, as only it asks for all."""
     mine = jax.local_devices()
     ids = [str(device.id) for device in mine[:_MOST_IDS]] + (["…"] if len(mine) > _MOST_IDS else [])
-    facts = [jax.process_index(), socket.gethostname(), os.getpid(), len(mine), mine[0].device_kind, " ".join(ids)]
+    facts = [board.process, socket.gethostname(), os.getpid(), len(mine), mine[0].device_kind, " ".join(ids)]
     board.put(f"topology/{board.process}", json.dumps(facts))
     board.barrier("topology")
-    if jax.process_index() != 0:
+    if board.process != 0:
         return ""
     rows = sorted(json.loads(text) for text in board.under("topology").values())
     cells = [_COLUMNS, *([str(value) for value in row] for row in rows)]

@@ -30,7 +30,6 @@ from jaxlab.run.overheard import overheard, say
 from jaxlab.run.peers import Alone, together
 from jaxlab.run.placing import log_placement
 from jaxlab.run.plan import make_plan, validation
-from jaxlab.run.processes import writes
 from jaxlab.run.restore import restore_or_init
 from jaxlab.run.result import Run
 from jaxlab.run.rollback import train_through
@@ -39,6 +38,7 @@ from jaxlab.run.spikes import SpikeAlarm
 from jaxlab.run.stopping import Judge, Stop, stop_requests
 from jaxlab.run.watchdog import watchdog
 from jaxlab.train import across, disk, loop
+from jaxlab.train.board import number
 from jaxlab.train.checkpoint import Checkpoints
 
 _log = logging.getLogger("jaxlab")
@@ -112,7 +112,7 @@ def _go_on(
             raise UsageError(f"config.train.steps={config.train.steps}: the run has taken {done['step']} already")
         _log.info("%s is finished", folder)
         return
-    if writes():
+    if across.writes():
         stack.enter_context(one_writer(folder))
     experiment = assemble(config, learnt=record.read_learnt(folder))
     _train(folder, experiment, [], stop, peers, values=None, changes=changes, fallback=fallback)
@@ -122,7 +122,7 @@ def _begin(
     folder: Path, config: ConfigDict, origin: Mapping[str, Any], stop: Stop, peers: Alone, stack: contextlib.ExitStack
 ) -> None:
     """Make the run at `folder`; what cannot be trained leaves no directory."""
-    if writes():
+    if across.writes():
         record.check_free(folder)
     experiment = assemble(config)
     state, _ = experiment.abstract_step()
@@ -131,7 +131,7 @@ def _begin(
     said: list[logging.LogRecord] = []
     with overheard(said):
         values = experiment.initial_values()
-    if writes():
+    if across.writes():
         open_folder(folder, experiment, origin, stack)
     across.share()
     if not (folder / record.CONFIG).exists():
@@ -183,13 +183,11 @@ def _train(
             raise UsageError(f"config.train.steps={train.steps}: the run has taken {step} already")
         earlier = [row["train/loss"] for row in record.read_metrics(folder) if "train/loss" in row]
         peers.barrier()  # all have read what process 0 may change now
-        if writes():
+        if across.writes():
             write_changes(folder, config, changes, step)
             (folder / record.SUMMARY).unlink(missing_ok=True)  # of a run that gets more steps
-        journal = (
-            Journal(folder, step, make_sinks(config, folder, step)) if writes() else Unwritten(jax.process_index())
-        )
-        log = folder / record.LOG if writes() else None
+        journal = Journal(folder, step, make_sinks(config, folder, step)) if across.writes() else Unwritten(number())
+        log = folder / record.LOG if across.writes() else None
         with contextlib.closing(journal), watchdog(train.watchdog, step, log, peers.last_words) as progress:
             say(said)
             log_placement(strategy.placed(shapes[0]))
@@ -199,7 +197,7 @@ def _train(
             hooks = [*validation(experiment, strategy), *make_hooks(config, data=experiment.data, workdir=folder)]
             write = _shown(plan.write, stop)
             plan = dataclasses.replace(plan, hooks=hooks, progress=progress, stopping=peers.stopping, write=write)
-            if writes():  # last, as it names the modules in use, those of sinks and hooks among them
+            if across.writes():  # last, as it names the modules in use, those of sinks and hooks among them
                 record.write_json(folder / record.ENVIRONMENT, environment.describe(experiment.sources))
 
             def begin() -> Position:
@@ -211,7 +209,7 @@ def _train(
             stop.wait_for_step()
             train_through(folder, experiment, strategy, plan, first, begin, journal)
             _log.info("finished at step %d", train.steps)
-    if writes():
+    if across.writes():
         record.finish(folder, summary_of(config, folder))
 
 

@@ -23,7 +23,7 @@ from orbax.checkpoint import multihost
 from jaxlab.core.paths import inside
 from jaxlab.core.types import PyTree
 from jaxlab.train import manifest
-from jaxlab.train.board import Board
+from jaxlab.train.board import Board, number
 from jaxlab.train.manifest import Damage, Manifest
 
 _PATIENCE = 3600.0  # seconds for process 0 to read all that was written
@@ -98,8 +98,8 @@ def united(folder: Path, name: str) -> dict[str, tuple[int, str]]:
 
 
 def writes() -> bool:
-    """Say whether this process does what only one may do."""
-    return jax.process_index() == 0
+    """Say whether this process does what only one may do, as writing the run's directory."""
+    return number() == 0
 
 
 def writes_here() -> bool:

@@ -18,6 +18,14 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
+def number() -> int:
+    """Return which of the processes this one is, 0 where it is alone; looks at no devices.
+
+    It is the coordinator's number. Devices have their own, `jax.process_index`, which on TPU pods may be another.
+    """
+    return distributed.global_state.process_id
+
+
 class Board:
     """Texts that all processes see; each name is written once."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+from functools import partial
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -39,17 +42,23 @@ def s3_server():
 @pytest.fixture(scope="session")
 def gs_server():
     """A Cloud Storage server; its bucket is ``runs``."""
-    from gcp_storage_emulator.server import create_server
-    from process_helpers import free_port
+    from gcp_storage_emulator.handlers import buckets
+    from gcp_storage_emulator.server import RequestHandler
+    from gcp_storage_emulator.storage import Storage
 
-    port = free_port()
-    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="runs")
-    server.start()
+    storage = Storage(use_memory_fs=True)
+    buckets.create_bucket("runs", storage)
+    # the emulator's own server answers one at a time, so that a client that connects and waits stops the others
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(RequestHandler, storage))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
         patch.setenv("FSSPEC_GS_TOKEN", "anon")
+        # gcsfs asks for a bucket's kind by gRPC, which the emulator does not speak, and asks again for a minute
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         yield server
-    server.stop()
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(params=["s3", "gs"])

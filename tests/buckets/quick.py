@@ -5,7 +5,10 @@ Usage: ``jaxlab train --config=tests/buckets/quick.py:slow --workdir=s3://…``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import tiny
+from jax._src.lib import xla_client
 from ml_collections import ConfigDict
 
 from jaxlab.core.config import spec
@@ -40,3 +43,21 @@ def slow_fsdp() -> ConfigDict:
     config = slow()
     config.parallel.mesh.update({"data": 1, "fsdp": 2})
     return config
+
+
+def swapped() -> ConfigDict:
+    """Return `fsdp` where JAX numbers the two processes' devices the other way round, as it may on a TPU pod."""
+    made = xla_client.make_cpu_client
+
+    def make_swapped(**given: Any) -> Any:
+        given["node_id"] = given["num_nodes"] - 1 - given["node_id"]
+        return made(**given)
+
+    xla_client.make_cpu_client = make_swapped
+    return fsdp()
+
+
+def slow_swapped() -> ConfigDict:
+    """Return the same, to be disturbed."""
+    swapped()
+    return slow_fsdp()

@@ -82,7 +82,8 @@ def test_a_launcher_that_says_nonsense_is_explained(monkeypatch):
 
 def test_a_process_alone_asks_for_no_devices_to_find_that_out():
     program = (
-        "from jaxlab.run.processes import find_place, joined, writes; from jax._src import xla_bridge; "
+        "from jaxlab.run.processes import find_place, joined; from jaxlab.train.across import writes; "
+        "from jax._src import xla_bridge; "
         "assert find_place(None, None, None) is None and not joined() and writes(); "
         "assert not xla_bridge.backends_are_initialized()"
     )
