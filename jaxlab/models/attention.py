@@ -19,6 +19,7 @@ from flax import linen as nn
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.mesh import BATCH, SEQUENCE, TENSOR, constrain, is_split
 from jaxlab.core.types import Array
+from jaxlab.models.dense import Dense
 from jaxlab.models.positions import rotate
 
 IMPLEMENTATIONS = ("einsum", "xla", "cudnn")
@@ -170,10 +171,10 @@ class Attention(nn.Module):
         )  # fmt: skip
         out_BTNH = constrain(out_BTNH, BATCH, SEQUENCE, TENSOR, None)
         out_BTD = out_BTNH.reshape(*x_BTD.shape[:2], -1)
-        return nn.Dense(x_BTD.shape[-1], self.bias, kernel_init=self.output_init, name="output")(out_BTD)
+        return Dense(x_BTD.shape[-1], self.bias, kernel_init=self.output_init, name="output")(out_BTD)
 
     def _project(self, name: str, x_BTD: Array, heads: int) -> Array:
-        out = nn.Dense(heads * self.head_width, self.bias, kernel_init=self.kernel_init, name=name)(x_BTD)
+        out = Dense(heads * self.head_width, self.bias, kernel_init=self.kernel_init, name=name)(x_BTD)
         return out.reshape(*x_BTD.shape[:2], heads, self.head_width)
 
     def _implementation(self, dtype: jnp.dtype, slot: Array | None) -> str:

@@ -13,6 +13,7 @@ import jax
 from flax import linen as nn
 
 from jaxlab.core.types import DataSpec
+from jaxlab.models.dense import Dense
 from jaxlab.models.options import rate, within
 
 
@@ -27,8 +28,8 @@ class Perceptron(nn.Module):
     def __call__(self, x_BD: jax.Array, train: bool) -> jax.Array:
         """Return numbers [B, width]."""
         for width in self.hidden:
-            x_BD = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(nn.Dense(width)(x_BD)))
-        return nn.Dense(self.width)(x_BD)
+            x_BD = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(Dense(width)(x_BD)))
+        return Dense(self.width)(x_BD)
 
 
 class Autoencoder(nn.Module):

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
+from jaxlab.models.dense import Dense
 from jaxlab.models.layers import BatchNorm, convolve, max_pool
 
 
@@ -39,9 +40,9 @@ class CNN(nn.Module):
             x_BHWC = constrain_rows(max_pool(x_BHWC))
         x_BD = x_BHWC.mean(axis=(1, 2)) if self.global_pool else x_BHWC.reshape(x_BHWC.shape[0], -1)
         for width in self.hidden:
-            x_BD = nn.relu(nn.Dense(width)(nn.Dropout(self.dropout, deterministic=not train)(constrain_rows(x_BD))))
+            x_BD = nn.relu(Dense(width)(nn.Dropout(self.dropout, deterministic=not train)(constrain_rows(x_BD))))
         x_BD = constrain_rows(nn.Dropout(self.dropout, deterministic=not train)(x_BD))
-        return {"logits": constrain_rows(nn.Dense(self.classes)(x_BD))}
+        return {"logits": constrain_rows(Dense(self.classes)(x_BD))}
 
 
 def make(

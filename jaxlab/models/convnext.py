@@ -19,6 +19,7 @@ from flax import linen as nn
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
+from jaxlab.models.dense import Dense
 from jaxlab.models.options import rate, within
 from jaxlab.models.vision import check_counts, check_side, check_stages, convolve_patches
 
@@ -63,8 +64,8 @@ class Block(nn.Module):
             conv_general_dilated=convolve_channels,
         )(x_BHWC)  # fmt: skip
         y_BHWC = _norm()(y_BHWC)
-        y_BHWC = nn.gelu(nn.Dense(4 * channels, kernel_init=START)(y_BHWC), approximate=False)
-        y_BHWC = nn.Dense(channels, kernel_init=START)(y_BHWC)
+        y_BHWC = nn.gelu(Dense(4 * channels, kernel_init=START)(y_BHWC), approximate=False)
+        y_BHWC = Dense(channels, kernel_init=START)(y_BHWC)
         if self.layer_scale:
             scale_C = self.param("layer_scale", nn.initializers.constant(self.layer_scale), (channels,))
             y_BHWC = y_BHWC * scale_C.astype(y_BHWC.dtype)
@@ -98,7 +99,7 @@ class ConvNeXt(nn.Module):
                 x_BHWC = Block(self.kernel_size, self.layer_scale, next(rates))(x_BHWC, train)
         x_BD = _norm()(x_BHWC.mean(axis=(1, 2)))
         x_BD = nn.Dropout(self.dropout, deterministic=not train)(x_BD)
-        return {"logits": nn.Dense(self.classes, kernel_init=START)(x_BD)}
+        return {"logits": Dense(self.classes, kernel_init=START)(x_BD)}
 
 
 def _norm() -> nn.LayerNorm:

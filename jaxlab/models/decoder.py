@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from jaxlab.core.types import Array, DataSpec
 from jaxlab.models.attention import same_segment
+from jaxlab.models.dense import Dense
 from jaxlab.models.embedding import ADDED, Embedding
 from jaxlab.models.options import fits, rows_fit, vocabulary, within, word
 from jaxlab.models.slots import Slots, nan_beyond
@@ -42,7 +43,7 @@ class Decoder(nn.Module):
         self.stack = Stack(self.layers)
         self.slots = Slots()
         if not self.tied:
-            self.head = nn.Dense(self.vocabulary_size, use_bias=False, kernel_init=self.layers.kernel_init)
+            self.head = Dense(self.vocabulary_size, use_bias=False, kernel_init=self.layers.kernel_init)
 
     def __call__(
         self, tokens_BT: Array, segments_BT: Array | None = None, positions_BT: Array | None = None, *, train: bool

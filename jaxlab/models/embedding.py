@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxlab.core.mesh import TENSOR, constrain
 from jaxlab.core.types import Array
 from jaxlab.models.attention import Initializer
+from jaxlab.models.dense import times
 from jaxlab.models.options import fits
 from jaxlab.models.positions import Learned, in_order, sinusoidal
 
@@ -27,7 +28,7 @@ class Table(nn.Embed):
 
     def attend(self, x_BTD: Array) -> Array:
         """Return the product with every row [B, T, V]."""
-        return x_BTD @ self._rows().T
+        return times(x_BTD, self._rows(), 1)
 
     def _rows(self) -> Array:
         return constrain(self.embedding, TENSOR, None)

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from jaxlab.core.types import Array, DataSpec
 from jaxlab.models.attention import Initializer, keys
+from jaxlab.models.dense import Dense
 from jaxlab.models.embedding import ADDED, Embedding
 from jaxlab.models.options import rows_fit, vocabulary, within, word
 from jaxlab.models.transformer import Stack
@@ -85,7 +86,7 @@ class Masked(nn.Module):
         if self.pooler:
             outputs["pooled"] = pool_first(x_BTD, layers)
         if self.head:
-            x_BTD = nn.gelu(nn.Dense(layers.width, kernel_init=INIT, name="transform")(x_BTD), approximate=False)
+            x_BTD = nn.gelu(Dense(layers.width, kernel_init=INIT, name="transform")(x_BTD), approximate=False)
             x_BTD = layers.normalise("transform_norm")(x_BTD)
             bias_V = self.param("bias", nn.initializers.zeros, (self.encoder.vocabulary_size,))
             outputs["logits"] = self.encoder.attend(x_BTD) + bias_V
@@ -109,12 +110,12 @@ class Classifier(nn.Module):
         first = self.pooling == "first"
         x_BD = pool_first(x_BTD, self.encoder.layers) if first else masked_mean(x_BTD, token_mask_BT)
         x_BD = nn.Dropout(self.dropout, deterministic=not train)(x_BD)
-        return {"logits": nn.Dense(self.classes, kernel_init=self.encoder.layers.kernel_init, name="head")(x_BD)}
+        return {"logits": Dense(self.classes, kernel_init=self.encoder.layers.kernel_init, name="head")(x_BD)}
 
 
 def pool_first(x_BTD: Array, layers: Layers) -> Array:
     """Return BERT's pooler's view [B, D] of the first token, inside a compact module that shall own it."""
-    return nn.tanh(nn.Dense(layers.width, kernel_init=layers.kernel_init, name="pooler")(x_BTD[:, 0]))
+    return nn.tanh(Dense(layers.width, kernel_init=layers.kernel_init, name="pooler")(x_BTD[:, 0]))
 
 
 def masked_mean(x_BTD: Array, token_mask_BT: Array | None) -> Array:

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from jaxlab.core.types import Array, DataSpec
 from jaxlab.models.attention import Initializer, keys
+from jaxlab.models.dense import Dense
 from jaxlab.models.embedding import ADDED, Embedding
 from jaxlab.models.options import fits, rows_fit, vocabulary, word
 from jaxlab.models.slots import Slots, nan_beyond
@@ -46,7 +47,7 @@ class EncoderDecoder(nn.Module):
             self.target_embed = Embedding(*options)
         self.encoder, self.decoder, self.slots = Stack(self.encoder_layers), Stack(self.decoder_layers), Slots()
         if not self.tied:
-            self.head = nn.Dense(self.vocabulary_size, use_bias=False, kernel_init=self.decoder_layers.kernel_init)
+            self.head = Dense(self.vocabulary_size, use_bias=False, kernel_init=self.decoder_layers.kernel_init)
 
     def __call__(
         self, source_BS: Array, source_mask_BS: Array | None, target_in_BT: Array, *, train: bool

@@ -18,6 +18,7 @@ from flax import linen as nn
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import Array, DataSpec
 from jaxlab.models import recurrent, transformer
+from jaxlab.models.dense import Dense
 from jaxlab.models.options import rate, within, word
 from jaxlab.models.transformer_options import Layers
 
@@ -52,14 +53,14 @@ class Head(nn.Module):
         ``quantiles`` [B, H, T, Q], the forecast being the one nearest to the median.
         """
         if self.output == "gaussian":
-            mean_BHT, log_BHT = jnp.split(nn.Dense(2 * self.targets, name="dense")(x_BHD), 2, axis=-1)
+            mean_BHT, log_BHT = jnp.split(Dense(2 * self.targets, name="dense")(x_BHD), 2, axis=-1)
             return {"forecast": mean_BHT, "mean": mean_BHT, "log_variance": log_BHT}
         if self.output == "quantile":
-            x_BHN = nn.Dense(self.targets * len(self.quantiles), name="dense")(x_BHD)
+            x_BHN = Dense(self.targets * len(self.quantiles), name="dense")(x_BHD)
             x_BHTQ = x_BHN.reshape(*x_BHD.shape[:2], self.targets, len(self.quantiles))
             middle = min(range(len(self.quantiles)), key=lambda place: abs(self.quantiles[place] - 0.5))
             return {"forecast": x_BHTQ[..., middle], "quantiles": x_BHTQ}
-        return {"forecast": nn.Dense(self.targets, name="dense")(x_BHD)}
+        return {"forecast": Dense(self.targets, name="dense")(x_BHD)}
 
 
 def window_shape(data: DataSpec, field: str) -> tuple[int, int]:
@@ -85,7 +86,7 @@ class Known(nn.Module):
         step_HD = self.param("step", nn.initializers.normal(0.1), (self.horizon, self.width)).astype(past_BLF.dtype)
         if future_BHK is None:
             return jnp.broadcast_to(step_HD, (len(past_BLF), *step_HD.shape))
-        return nn.Dense(self.width, name="dense")(future_BHK) + step_HD
+        return Dense(self.width, name="dense")(future_BHK) + step_HD
 
 
 class Forecaster(nn.Module):
@@ -107,7 +108,7 @@ class Forecaster(nn.Module):
           future_BHK: what is known of the horizon's steps; None for nothing.
           train: whether there is dropout.
         """
-        x_BLD = nn.Dense(self.reader.features, name="past")(past_BLF)
+        x_BLD = Dense(self.reader.features, name="past")(past_BLF)
         x_BHD = Known(self.horizon, self.reader.features, name="future")(past_BLF, future_BHK)
         read_BLD, carries = self.reader(x_BLD, train=train)
         written_BHD, _ = self.writer(x_BHD, None, carries, train=train)

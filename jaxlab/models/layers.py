@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxlab.models.dense import times
+
 PATCHES_MAX_CHANNELS = 512  # beyond it the patches' memory traffic costs more than it saves
 
 
@@ -47,9 +49,7 @@ def _patches_convolution(x_BHWC: jax.Array, kernel_HWCF: jax.Array, strides: Seq
         for j in range(columns)
     ]
     x_BHWP = patches[0] if len(patches) == 1 else jnp.concatenate(patches, axis=-1)
-    # Flat: as an einsum over BHWP the kernel's gradient contracts three dimensions, which XLA transposes first.
-    y_NF = x_BHWP.reshape(-1, x_BHWP.shape[-1]) @ kernel_HWCF.reshape(-1, features)
-    return y_NF.reshape(*x_BHWP.shape[:3], features)
+    return times(x_BHWP, kernel_HWCF.reshape(-1, features))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import Array, DataSpec
+from jaxlab.models.dense import Dense
 from jaxlab.models.options import rate, vocabulary, within, word
 from jaxlab.models.recurrent import Carry, Stack
 
@@ -38,7 +39,7 @@ class Classifier(nn.Module):
         y_BTH, carries = self.stack(x_BTD, token_mask_BT, train=train)
         x_BH = pool(y_BTH, carries[-2 if self.stack.bidirectional else -1 :], token_mask_BT, self.pooling)
         x_BH = nn.Dropout(self.dropout, deterministic=not train)(x_BH)
-        return {"logits": nn.Dense(self.classes, name="head")(x_BH)}
+        return {"logits": Dense(self.classes, name="head")(x_BH)}
 
 
 def pool(y_BTH: Array, carries: tuple[Carry, ...], mask_BT: Array | None, pooling: str) -> Array:
@@ -68,7 +69,7 @@ class Language(nn.Module):
         self.drop = nn.Dropout(self.dropout)
         self.bias = self.param("bias", nn.initializers.zeros, (self.vocabulary_size,))
         if not self.tied:
-            self.head = nn.Dense(self.vocabulary_size, use_bias=False)
+            self.head = Dense(self.vocabulary_size, use_bias=False)
 
     def __call__(self, tokens_BT: Array, token_mask_BT: Array | None = None, *, train: bool) -> dict[str, Array]:
         """Return ``logits`` [B, T, V] of each token's successor.

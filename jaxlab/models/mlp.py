@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
+from jaxlab.models.dense import Dense
 from jaxlab.models.layers import BatchNorm
 
 
@@ -27,11 +28,11 @@ class MLP(nn.Module):
         """Return ``logits`` [B, C] for `x` [B, ...]."""
         x_BD = x.reshape(x.shape[0], -1)
         for width in self.hidden:
-            x_BD = nn.Dense(width, use_bias=not self.batch_norm)(x_BD)
+            x_BD = Dense(width, use_bias=not self.batch_norm)(x_BD)
             if self.batch_norm:
                 x_BD = BatchNorm(self.batch_axis)(x_BD, mask_B, train=train)
             x_BD = constrain_rows(nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x_BD)))
-        return {"logits": constrain_rows(nn.Dense(self.classes)(x_BD))}
+        return {"logits": constrain_rows(Dense(self.classes)(x_BD))}
 
 
 def make(

@@ -19,6 +19,7 @@ from flax import linen as nn
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
+from jaxlab.models.dense import Dense
 from jaxlab.models.layers import BatchNorm, convolve, max_pool
 from jaxlab.models.options import rate, word
 from jaxlab.models.vision import check_counts, check_side, check_stages
@@ -132,7 +133,7 @@ class ResNet(nn.Module):
         if self.preactivation:
             x_BHWC = nn.relu(BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train))
         x_BD = nn.Dropout(self.dropout, deterministic=not train)(x_BHWC.mean(axis=(1, 2)))
-        return {"logits": constrain_rows(nn.Dense(self.classes)(x_BD))}
+        return {"logits": constrain_rows(Dense(self.classes)(x_BD))}
 
     def _convolutions(self, channels: int, stride: int) -> tuple[Convolution, ...]:
         wide, padding = channels * self.width, self.padding

@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import Array, DataSpec
+from jaxlab.models.dense import Dense
 from jaxlab.models.options import rate, vocabulary, within, word
 from jaxlab.models.recurrent import Carry, Stack
 
@@ -41,9 +42,9 @@ class Attention(nn.Module):
     def setup(self) -> None:
         """Make the projections that the score has."""
         if self.score != "dot":
-            self.key = nn.Dense(self.features, use_bias=False)
+            self.key = Dense(self.features, use_bias=False)
         if self.score == "additive":
-            self.query = nn.Dense(self.features, use_bias=False)
+            self.query = Dense(self.features, use_bias=False)
             self.vector = self.param("vector", nn.initializers.normal(self.features**-0.5), (self.features,))
 
     def keys(self, memory_BSM: Array) -> Array:
@@ -85,11 +86,11 @@ class Seq2Seq(nn.Module):
         if not self.shared:
             self.target_embedding = nn.Embed(self.vocabulary_size, self.width)
         if self.encoder.bidirectional:
-            self.bridge_state = [nn.Dense(self.decoder.features) for _ in range(self.decoder.layers)]
-            self.bridge_cell = [nn.Dense(self.decoder.features) for _ in range(self.decoder.layers)]
+            self.bridge_state = [Dense(self.decoder.features) for _ in range(self.decoder.layers)]
+            self.bridge_cell = [Dense(self.decoder.features) for _ in range(self.decoder.layers)]
         self.attention = Attention(self.decoder.features, self.score)
-        self.combine = nn.Dense(self.decoder.features, use_bias=False)
-        self.head = nn.Dense(self.vocabulary_size)
+        self.combine = Dense(self.decoder.features, use_bias=False)
+        self.head = Dense(self.vocabulary_size)
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(
@@ -136,7 +137,7 @@ class Seq2Seq(nn.Module):
         return self.head(self.drop(h_BTH, deterministic=not train)), source._replace(carries=carries)
 
 
-def _bridged(to_state: nn.Dense, to_cell: nn.Dense, forward: Carry, backward: Carry) -> Carry:
+def _bridged(to_state: Dense, to_cell: Dense, forward: Carry, backward: Carry) -> Carry:
     """Return a layer's first carry from the last ones of both directions, the state within -1 and 1 as any state is."""
     state, *cell = (jnp.concatenate(pair, axis=-1) for pair in zip(forward, backward, strict=True))
     return (jnp.tanh(to_state(state)), *map(to_cell, cell))

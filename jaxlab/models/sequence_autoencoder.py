@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import DataSpec
+from jaxlab.models.dense import Dense
 from jaxlab.models.options import within, word
 from jaxlab.models.recurrent import Stack
 
@@ -37,11 +38,11 @@ class SequenceAutoencoder(nn.Module):
           train: whether there is dropout.
         """
         _, carries = self.encoder(x_BTF, mask_BT, train=train)
-        embedding_BD = nn.Dense(self.width, name="embedding")(carries[-1][0])
+        embedding_BD = Dense(self.width, name="embedding")(carries[-1][0])
         same_BTD = jnp.broadcast_to(embedding_BD[:, None], (*x_BTF.shape[:2], self.width))
         backwards_BT = None if mask_BT is None else mask_BT[:, ::-1]
         y_BTH, _ = self.decoder(same_BTD, backwards_BT, train=train)
-        y_BTF = nn.Dense(x_BTF.shape[-1], name="head")(y_BTH[:, ::-1])
+        y_BTF = Dense(x_BTF.shape[-1], name="head")(y_BTH[:, ::-1])
         if mask_BT is not None:
             y_BTF = jnp.where((mask_BT > 0)[..., None], y_BTF, 0)
         return {"reconstruction": y_BTF, "embedding": embedding_BD}

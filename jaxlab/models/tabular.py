@@ -16,6 +16,7 @@ from flax import linen as nn
 from jaxlab.core.errors import ConfigError, did_you_mean
 from jaxlab.core.types import DataSpec
 from jaxlab.models.columns import Columns, Embedded, Sizes, columns_of
+from jaxlab.models.dense import Dense
 from jaxlab.models.layers import BatchNorm
 from jaxlab.models.options import rate, within
 
@@ -29,7 +30,7 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x_BD: jax.Array) -> dict[str, jax.Array]:
         """Return ``logits`` [B, C] if there are classes, else ``prediction`` [B, ...]."""
-        y_BC = nn.Dense(self.classes or math.prod(self.shape))(x_BD)
+        y_BC = Dense(self.classes or math.prod(self.shape))(x_BD)
         return {"logits": y_BC} if self.classes else {"prediction": y_BC.reshape(-1, *self.shape)}
 
 
@@ -54,7 +55,7 @@ class Tabular(nn.Module):
         fields = fields if mask_B is None else fields[:count]
         x_BD = Embedded(self.columns, self.embedding_width, self.embedding_dropout)(fields, train)
         for width in self.hidden:
-            x_BD = nn.Dense(width, use_bias=not self.batch_norm)(x_BD)
+            x_BD = Dense(width, use_bias=not self.batch_norm)(x_BD)
             if self.batch_norm:
                 x_BD = BatchNorm(self.batch_axis)(x_BD, mask_B, train=train)
             x_BD = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x_BD))

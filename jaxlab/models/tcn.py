@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import Array, DataSpec
+from jaxlab.models.dense import Dense
 from jaxlab.models.forecast import Head, Known, window_shape
 from jaxlab.models.options import rate, vocabulary, within
 
@@ -69,7 +70,7 @@ class Block(nn.Module):
             y_BTF = nn.relu(convolution(y_BTF))
             y_BTF = nn.Dropout(self.dropout, broadcast_dims=(1,), deterministic=not train)(y_BTF)
         if x_BTC.shape[-1] != self.features:
-            x_BTC = nn.Dense(self.features, name="shortcut")(x_BTC)
+            x_BTC = Dense(self.features, name="shortcut")(x_BTC)
         return nn.relu(x_BTC + y_BTF)
 
 
@@ -101,7 +102,7 @@ class Forecaster(nn.Module):
     def __call__(self, past_BLF: Array, future_BHK: Array | None = None, *, train: bool) -> dict[str, Array]:
         """Return the results of `jaxlab.models.forecast.Head`, and take the arguments of its `Forecaster`."""
         width = self.network.channels[0]
-        x_BLC = nn.Dense(width, name="past")(past_BLF)
+        x_BLC = Dense(width, name="past")(past_BLF)
         x_BHC = Known(self.horizon, width, name="future")(past_BLF, future_BHK)
         y_BTF = self.network(jnp.concatenate([x_BLC, x_BHC], axis=1), train=train)
         return self.head(y_BTF[:, -self.horizon :])
@@ -130,7 +131,7 @@ class Classifier(nn.Module):
         y_BTF = self.network(x_BTC, train=train)
         last_B = jnp.full(len(y_BTF), y_BTF.shape[1] - 1) if mask_BT is None else _last(mask_BT)
         y_BF = jnp.take_along_axis(y_BTF, last_B[:, None, None], axis=1)[:, 0]
-        return {"logits": nn.Dense(self.classes, name="head")(y_BF)}
+        return {"logits": Dense(self.classes, name="head")(y_BF)}
 
 
 def _last(mask_BT: Array) -> Array:

@@ -21,6 +21,7 @@ from flax import linen as nn
 from jaxlab.core.mesh import BATCH, SEQUENCE, TENSOR, constrain
 from jaxlab.core.types import Array
 from jaxlab.models.attention import Attention
+from jaxlab.models.dense import Dense
 from jaxlab.models.positions import in_order
 from jaxlab.models.transformer_options import ACTIVATIONS, GATES, REMAT, Layers
 
@@ -45,7 +46,7 @@ class FeedForward(nn.Module):
         """Return [B, T, D]."""
         layers = self.layers
         activate = ACTIVATIONS[GATES.get(layers.activation, layers.activation)]
-        project = functools.partial(nn.Dense, use_bias=layers.bias)
+        project = functools.partial(Dense, use_bias=layers.bias)
         h_BTF = project(layers.hidden_width, kernel_init=layers.kernel_init, name="up")(x_BTD)
         if layers.activation in GATES:
             gate_BTF = project(layers.hidden_width, kernel_init=layers.kernel_init, name="gate")(x_BTD)

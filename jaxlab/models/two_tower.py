@@ -15,6 +15,7 @@ from flax import linen as nn
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import DataSpec
 from jaxlab.models.columns import Columns, Embedded, Sizes, columns_of
+from jaxlab.models.dense import Dense
 from jaxlab.models.options import rate, within
 
 
@@ -40,8 +41,8 @@ class Tower(nn.Module):
             )
         x_BD = Embedded(self.columns, self.embedding_width, 0.0)([fields[place] for place in self.order], train)
         for width in self.hidden:
-            x_BD = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(nn.Dense(width)(x_BD)))
-        x_BD = nn.Dense(self.width)(x_BD)
+            x_BD = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(Dense(width)(x_BD)))
+        x_BD = Dense(self.width)(x_BD)
         return unit(x_BD) if self.normalise else x_BD
 
 

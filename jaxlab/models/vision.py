@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax.numpy as jnp
-
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import Array, DataSpec
+from jaxlab.models.dense import times
 
 
 def convolve_patches(
@@ -20,13 +19,14 @@ def convolve_patches(
 
     Fits the field ``conv_general_dilated`` of `flax.linen.Conv`; a remainder at the edge is dropped.
     """
-    rows, columns, channels, _ = kernel_PQCF.shape
+    rows, columns, channels, features = kernel_PQCF.shape
     assert tuple(window_strides) == (rows, columns), "patches lie side by side"
     assert padding == "VALID", "patches are not padded"
     batch, height, width = inputs_BHWC.shape[0], inputs_BHWC.shape[1] // rows, inputs_BHWC.shape[2] // columns
     x_BHWC = inputs_BHWC[:, : height * rows, : width * columns]
     x_BIPJQC = x_BHWC.reshape(batch, height, rows, width, columns, channels)
-    return jnp.einsum("BIPJQC,PQCF->BIJF", x_BIPJQC, kernel_PQCF)
+    x_BIJP = x_BIPJQC.swapaxes(2, 3).reshape(batch, height, width, rows * columns * channels)
+    return times(x_BIJP, kernel_PQCF.reshape(-1, features))
 
 
 def check_counts(**counts: tuple[int, ...]) -> None:

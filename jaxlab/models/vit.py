@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import DataSpec
+from jaxlab.models.dense import Dense
 from jaxlab.models.options import word
 from jaxlab.models.transformer import Stack
 from jaxlab.models.transformer_options import Layers
@@ -46,7 +47,7 @@ class ViT(nn.Module):
         x_BTD = nn.Dropout(self.dropout, deterministic=not train)(x_BTD)
         x_BTD = Stack(self.layers, name="stack")(x_BTD, train=train)
         x_BD = x_BTD[:, 0] if self.pool == "token" else x_BTD.mean(axis=1)
-        return {"logits": nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.02), name="head")(x_BD)}
+        return {"logits": Dense(self.classes, kernel_init=nn.initializers.normal(0.02), name="head")(x_BD)}
 
 
 def make(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxlab.models.dense import Dense, rows_by_matrix, times
 from jaxlab.models.layers import BatchNorm, convolve, max_pool
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -130,3 +131,48 @@ def test_batch_norm_in_evaluation_uses_the_running_statistics_and_leaves_them():
     np.testing.assert_allclose(running["mean"], 0.1 * x.mean(0), atol=1e-6)  # momentum 0.9 from zero
     found = module.apply({**variables, **state}, x, train=False)
     np.testing.assert_allclose(found, (x - running["mean"]) / np.sqrt(running["var"] + 1e-5), atol=1e-4)
+
+
+def dot_generals(jaxpr):
+    """Return for each product in a program the shapes of both sides, and the axes of each that it contracts."""
+    found = [equation for equation in jaxpr.eqns if equation.primitive.name == "dot_general"]
+    return [([x.aval.shape for x in each.invars], each.params["dimension_numbers"][0]) for each in found]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
+@pytest.mark.parametrize("leading", [(), (3,), (400,), (2, 3), (20, 30), (4, 5, 30)])
+def test_rows_times_a_matrix_are_the_product_and_gradients_are_products_of_two_axes(leading, shape, axis):
+    matrix, x = normal(*shape, seed=1), normal(*leading, shape[axis])
+    factor = normal(*leading, shape[1 - axis], seed=2)
+
+    def gradients(function):
+        return jax.value_and_grad(lambda x, matrix: (function(x, matrix) * factor).sum(), (0, 1))
+
+    found = jax.jit(gradients(lambda x, matrix: times(x, matrix, axis)))(x, matrix)
+    expected = gradients(lambda x, matrix: x @ (matrix if axis == 0 else matrix.T))(x, matrix)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-3), found, expected)
+    products = dot_generals(jax.make_jaxpr(gradients(lambda *given: times(*given, axis)))(x, matrix).jaxpr)
+    assert all(len(of_side) <= 1 for _, axes in products for of_side in axes)
+    ((_, right),) = (shapes for shapes, _ in dot_generals(jax.make_jaxpr(lambda *a: times(*a, axis))(x, matrix).jaxpr))
+    assert right[0] <= right[1] or np.prod(leading) < 256  # of many rows the gradient, of this shape, is wide
+
+
+def test_rows_times_a_matrix_under_a_map_in_other_types_and_with_several_axes_contracted():
+    x, matrix = normal(2, 3, 5), normal(5, 4, seed=1)
+    stacked = jax.vmap(times)(normal(7, 300, 5), normal(7, 5, 4))
+    np.testing.assert_allclose(stacked, jnp.einsum("SND,SDF->SNF", normal(7, 300, 5), normal(7, 5, 4)), atol=1e-5)
+    assert times(x.astype(jnp.bfloat16), matrix.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    assert times(x.astype(jnp.bfloat16), matrix).dtype == jnp.float32
+    several = (((1, 2), (0, 1)), ((), ()))
+    other = normal(3, 5, 4)
+    np.testing.assert_allclose(rows_by_matrix(x, other, several), jax.lax.dot_general(x, other, several), atol=1e-5)
+
+
+def test_dense_is_flaxs_layer_with_the_same_names_and_initial_values():
+    x = normal(20, 30, 6)
+    ours, theirs = Dense(3), nn.Dense(3)
+    assert type(ours).__name__ == "Dense"
+    variables = ours.init(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, variables, theirs.init(jax.random.key(0), x))
+    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-5)
