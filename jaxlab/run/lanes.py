@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def write(lanes: Sequence[Lane], step: int, row: Mapping[str, float]) -> None:
 def save(
     lanes: Sequence[Lane],
     step: int,
-    trees: Callable[[int], PyTree],
+    trees: Sequence[PyTree],
     intact: Sequence[bool],
     measured: Mapping[str, float],
 ) -> None:
@@ -148,7 +148,7 @@ def save(
             lane.give_up(step)
             continue
         lane.journal.sync()
-        lane.checkpoints.save(step, jax.tree.map(np.asarray, trees(place)), own)
+        lane.checkpoints.save(step, jax.tree.map(np.asarray, trees[place]), own)
         _log.info("saving step %d of seed %d", step, lane.seed)
     if all(lane.problem for lane in lanes):
         raise DivergedError(f"the parameters after step {step} are not finite with any seed", step)

@@ -24,6 +24,7 @@ from jaxlab.run.journal import IDS
 from jaxlab.run.lanes import Lane
 from jaxlab.run.stopping import Stop
 from jaxlab.train import loop
+from jaxlab.train.beside import Beside, StepBeside
 from jaxlab.train.compilation import blocking_if_need_be, options_of_init, watch_compilations
 from jaxlab.train.evaluate import summarise
 from jaxlab.train.non_finite import intact
@@ -35,7 +36,8 @@ from jaxlab.train.window import Window, open_window, window_shapes
 class Programs(NamedTuple):
     """What is compiled once for all seeds; every function takes and gives arrays on devices."""
 
-    stacked: bool
+    form: str
+    count: int  # seeds that train at once
     shared: bool  # one batch for all seeds
     lift: Lift
     statistics: Statistics  # shapes of one seed's
@@ -57,16 +59,25 @@ class Programs(NamedTuple):
 
 def together(experiment: Experiment, count: int) -> Programs:
     """Return the programs of `count` seeds at once; see `jaxlab.train.stacked.Together`."""
-    return _programs(experiment, Together(count, jax.devices()), stacked=True)
+    return _programs(experiment, Together(count, jax.devices()), "together", count)
 
 
 def one_by_one(experiment: Experiment) -> Programs:
     """Return the programs of one seed after another."""
-    return _programs(experiment, OneByOne(jax.devices()[0]), stacked=False)
+    return _programs(experiment, OneByOne(jax.devices()[0]), "in_turn", 1)
 
 
-def _programs(experiment: Experiment, lift: Lift, *, stacked: bool) -> Programs:
-    shared = experiment.config.data.seed is not None and stacked
+def in_pairs(alone: Programs) -> Programs:
+    """Return the programs of two seeds at a time, by those of one; see `jaxlab.train.beside`."""
+    lift = Beside(alone.lift, 2)
+    return alone._replace(
+        form="in_pairs", count=2, lift=lift, step=StepBeside(alone.step, lift), measure=lift(alone.measure, (0, None)),
+        intact=lift(alone.intact, (0,)), window=lift(alone.window, (0,)),
+    )  # fmt: skip
+
+
+def _programs(experiment: Experiment, lift: Lift, form: str, count: int) -> Programs:
+    shared = experiment.config.data.seed is not None and form == "together"
     state, statistics = experiment.abstract_step()
     step = advance(lambda seed: experiment.train_step(None, seed), lift, shared=shared)
     if experiment.config.train.steps_per_call > 1:
@@ -77,7 +88,7 @@ def _programs(experiment: Experiment, lift: Lift, *, stacked: bool) -> Programs:
         return blocking_if_need_be(jax.jit(watch_compilations(function), donate_argnums=donate), jax.devices())
 
     return Programs(
-        stacked, shared, lift, statistics, state,
+        form, count, shared, lift, statistics, state,
         # one seed's: mapped over seeds, all that draws random numbers takes three times as long to compile
         init=jax.jit(lambda seed, values: experiment.init(values, seed), compiler_options=options_of_init(state)),
         step=compiled(step, (0,)),
@@ -105,19 +116,15 @@ def starting(
     like = {"state": programs.state, "window": window_shapes(programs.statistics)}
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like)
-    tree = _on_devices(programs, [jax.device_get(lane.checkpoints.restore(step, like)) for lane in lanes])
-    return tree["state"], tree["window"]
+    trees = [jax.device_get(lane.checkpoints.restore(step, like)) for lane in lanes]
+    states, windows = ([tree[name] for tree in trees] for name in ("state", "window"))
+    return programs.lift.joined(states), programs.lift.joined(windows)
 
 
 def beginning(programs: Programs, seeds: Sequence[int], values: Mapping[str, Any]) -> tuple[TrainState, Window]:
     """Return the states and windows before the first step."""
     states = [jax.device_get(programs.init(np.uint32(seed), dict(values))) for seed in seeds]
-    return _on_devices(programs, states), programs.window(_put_seeds(programs, seeds))
-
-
-def _on_devices(programs: Programs, lanes: Sequence[PyTree]) -> PyTree:
-    tree = programs.lift.stacked(lanes)
-    return programs.lift.put(tree if programs.stacked else jax.tree.map(lambda x: x[None], tree), 0)
+    return programs.lift.joined(states), programs.window(_put_seeds(programs, seeds))
 
 
 def train_batches(experiment: Experiment, programs: Programs, lanes: Sequence[Lane]) -> Batches:
@@ -144,19 +151,22 @@ def loop_plan(
     train, lift = experiment.config.train, programs.lift
     seeds = seeds_of(programs, lanes)
 
+    def fetched(tree: PyTree) -> list[PyTree]:
+        host = jax.device_get(tree)
+        return [lift.lane(host, place) for place in range(len(lanes))]
+
     def summarise_windows(window: Window) -> loop.Row:
-        sums, ids = jax.device_get(window)
         rows = []
-        for place in range(len(lanes)):
-            of_lane, seen = (sums[place], ids[place]) if programs.stacked else (sums, ids)
-            row = summarise(unpack(of_lane, programs.statistics), experiment.metrics, "train")
+        for sums, seen in fetched(window):
+            row = summarise(unpack(sums, programs.statistics), experiment.metrics, "train")
             rows.append({**row, IDS: float(seen)})
         return lanes_.merged(rows, lanes, ("train/loss", "train/skipped"))
 
     def save(at: int, state: TrainState, window: Window, measured: loop.Row) -> None:
         whole = np.atleast_1d(jax.device_get(programs.intact(state)))
-        tree = jax.device_get({"state": state, "window": window})
-        lanes_.save(lanes, at, lambda place: lift.lane(tree, place), list(map(bool, whole)), measured)
+        states, windows = fetched(state), fetched(window)
+        trees = [{"state": each, "window": seen} for each, seen in zip(states, windows, strict=True)]
+        lanes_.save(lanes, at, trees, list(map(bool, whole)), measured)
 
     several = train.steps_per_call > 1
     return loop.Plan(

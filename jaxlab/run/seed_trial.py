@@ -1,6 +1,6 @@
-"""A short trial of both ways to train several seeds: as one program, or one after another by the same one.
+"""A short trial of the ways to train several seeds: as one program, or by one for each, two at a time or in turn.
 
-Usage: ``is_faster(experiment, together(experiment, 8), one_by_one(experiment), lanes)``.
+Usage: ``programs = fastest(experiment, one_by_one(experiment), lanes)``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import jax
 import numpy as np
 
 from jaxlab.run.assemble import Experiment
+from jaxlab.run.environment import available_cpus
 from jaxlab.run.flops import flops_of
 from jaxlab.run.lanes import Lane
-from jaxlab.run.seed_programs import Programs, seeds_of, starting, steps_of, train_batches
+from jaxlab.run.seed_programs import Programs, in_pairs, seeds_of, starting, steps_of, together, train_batches
 
-_SECONDS, _LEAST, _MOST = 0.4, 3, 50  # of a timing, and calls in it
-_ROUNDS = 3  # of which the fastest counts: what else the machine does only slows
+_SECONDS, _LEAST, _MOST = 0.2, 3, 50  # of a timing, and calls in it
+_ROUNDS = 2  # of which the fastest counts: what else the machine does only slows
 _LONG = 5e-3  # seconds of a step on a CPU beside which its dispatch, all that a stack could save there, is nothing
 _TINY = 2e6  # operations of a step that takes less than its dispatch, anywhere
 
@@ -29,12 +30,18 @@ def is_tiny(experiment: Experiment) -> bool:
     return flops_of(experiment) < _TINY
 
 
-def is_faster(experiment: Experiment, stacked: Programs, alone: Programs, lanes: Sequence[Lane]) -> bool:
-    """Say whether one call for all seeds takes less than a call for each; compiles both if need be, changes no run."""
+def fastest(experiment: Experiment, alone: Programs, lanes: Sequence[Lane]) -> Programs:
+    """Return `alone`, or the programs of another form by which a seed's step takes less; changes no run."""
     each = _seconds(experiment, alone, lanes[:1])
-    if jax.default_backend() == "cpu" and each > _LONG:
-        return False
-    return _seconds(experiment, stacked, lanes) < len(lanes) * each
+    found = [(each, alone)]
+    on_a_cpu = jax.default_backend() == "cpu"
+    if on_a_cpu and available_cpus() > 1 and len(jax.devices()) == 1:
+        pairs = in_pairs(alone)
+        found.append((_seconds(experiment, pairs, lanes[:2]) / 2, pairs))
+    if not on_a_cpu or each < _LONG:
+        stacked = together(experiment, len(lanes))
+        found.append((_seconds(experiment, stacked, lanes) / len(lanes), stacked))
+    return min(found, key=lambda timed: timed[0])[1]
 
 
 def _seconds(experiment: Experiment, programs: Programs, lanes: Sequence[Lane]) -> float:

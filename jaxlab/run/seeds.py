@@ -1,8 +1,8 @@
-"""Several seeds of one config, trained in this process by one compilation: all at once, or in turn where that pays.
+"""Several seeds of one config, trained in this process by one compilation: all at once, two at a time, or in turn.
 
 Each seed is an ordinary run: `jaxlab train` goes on with it, with other rounding. Initial states are those of a run
 alone bit by bit, and so are the data; the steps differ by rounding. A CPU convolves S stacked models slower than one
-after another: a short trial of both forms decides. Usage: ``train_seeds(config, {0: "runs/0", 1: "runs/1"})``.
+after another: a short trial of the forms decides. Usage: ``train_seeds(config, {0: "runs/0", 1: "runs/1"})``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from jaxlab.run.program import note
 from jaxlab.run.seed_programs import (
     Programs,
     chunk_length,
+    in_pairs,
     loop_plan,
     one_by_one,
     seeds_of,
@@ -41,13 +42,14 @@ from jaxlab.run.seed_programs import (
     together,
     train_batches,
 )
-from jaxlab.run.seed_trial import is_faster, is_tiny
+from jaxlab.run.seed_trial import fastest, is_tiny
 from jaxlab.run.stopping import Stop, stop_requests
 from jaxlab.run.train import summary_of
 from jaxlab.run.watchdog import watchdog
 from jaxlab.train import loop
 
-FORMS = ("auto", "together", "in_turn")
+WORDS = {"together": "as one program", "in_pairs": "two at a time", "in_turn": "in turn"}
+FORMS = ("auto", *WORDS)
 _log = logging.getLogger("jaxlab")
 
 
@@ -59,7 +61,7 @@ def train_seeds(
     Args:
       config: of all, but for the seed.
       folders: the runs' directories by seed.
-      form: together, in_turn, or auto: whichever a short trial finds to be faster.
+      form: together, in_pairs, in_turn, or auto: whichever a short trial finds to be fastest.
 
     Raises:
       ConfigError: the config cannot be trained so; see `hindrance`.
@@ -111,25 +113,53 @@ def _train(experiment: Experiment, lanes: Sequence[Lane], form: str, stop: Stop)
     with overheard(said):
         chosen = _chosen(experiment, lanes, form)
     receipt = environment.describe(experiment.sources)
-    receipt |= {"seeds": [lane.seed for lane in lanes], "form": "together" if chosen.stacked else "in_turn"}
-    groups = [list(lanes)] if chosen.stacked else [[lane] for lane in lanes]
+    receipt |= {"seeds": [lane.seed for lane in lanes], "form": chosen.form}
     stop.wait_for_step()
-    for group in groups:
-        with contextlib.suppress(DivergedError):  # each lane says so itself
-            _train_group(experiment, chosen, group, receipt, said, stop)
+    trained: list[Lane] = []
+    for group in _groups(lanes, chosen):
+        try:
+            with contextlib.suppress(DivergedError):  # each lane says so itself
+                _train_group(experiment, chosen, group, receipt, said, stop)
+        finally:  # the last checkpoints of those before have come to the disk meanwhile
+            _finish(trained)
+        trained = group
+    _finish(trained)
+
+
+def _finish(lanes: Sequence[Lane]) -> None:
+    """Write down that lanes are done, once all that they saved is there."""
+    for lane in lanes:
+        if not lane.problem:
+            lane.checkpoints.wait()
+            record.finish(lane.folder, summary_of(lane.config, lane.folder))
+
+
+def _groups(lanes: Sequence[Lane], programs: Programs) -> Iterator[list[Lane]]:
+    """Yield the lanes that train at once: all, or as many as there may be of those that go on from the same step."""
+    if programs.form == "together":
+        yield list(lanes)
+        return
+    for _, same in itertools.groupby(sorted(lanes, key=_latest), _latest):
+        group = list(same)
+        yield from (group[first : first + programs.count] for first in range(0, len(group), programs.count))
+
+
+def _latest(lane: Lane) -> int:
+    return common_step([lane])
 
 
 def _chosen(experiment: Experiment, lanes: Sequence[Lane], form: str) -> Programs:
-    """Return the programs of the form that is asked for, or found faster."""
-    if form == "in_turn" or len(lanes) == 1:
-        return one_by_one(experiment)
-    stacked = together(experiment, len(lanes))
-    if form == "together" or is_tiny(experiment):
-        return stacked
+    """Return the programs of the form that is asked for, or found to be the fastest."""
+    if form == "together" or (form == "auto" and len(lanes) > 1 and is_tiny(experiment)):
+        return together(experiment, len(lanes))
     alone = one_by_one(experiment)
-    faster = is_faster(experiment, stacked, alone, lanes)
-    _log.info("%d seeds train %s", len(lanes), "as one program" if faster else "in turn, which is faster here")
-    return stacked if faster else alone
+    if form == "in_turn" or len(lanes) == 1:
+        return alone
+    if form == "in_pairs":
+        return in_pairs(alone)
+    found = fastest(experiment, alone, lanes)
+    _log.info("%d seeds train %s, which is fastest here", len(lanes), WORDS[found.form])
+    return found
 
 
 def _train_group(
@@ -155,10 +185,6 @@ def _train_group(
         feeding = {"first": step, "last": train.steps, "chunk": plan.length, "workers": experiment.config.data.workers}
         with contextlib.closing(feed(batches, put=programs.put, **feeding)) as chunks:
             loop.run(plan, state, window, step, _noted(programs, lanes, plan, (state, window, step), chunks))
-    for lane in lanes:
-        if not lane.problem:
-            lane.checkpoints.wait()
-            record.finish(lane.folder, summary_of(lane.config, lane.folder))
 
 
 def _noted(

@@ -44,8 +44,8 @@ class Lift(Protocol):
         """Return the part of one seed, of arrays on the host or on devices."""
         ...
 
-    def stacked(self, lanes: Sequence[PyTree]) -> PyTree:
-        """Return the host trees of all seeds as one."""
+    def joined(self, lanes: Sequence[PyTree]) -> PyTree:
+        """Move the host trees of all seeds to the devices, as one tree."""
         ...
 
 
@@ -76,8 +76,8 @@ class Together:
     def lane(self, tree: PyTree, place: int) -> PyTree:
         return jax.tree.map(lambda x: x[place] if isinstance(x, jax.Array) else np.asarray(x[place]), tree)
 
-    def stacked(self, lanes: Sequence[PyTree]) -> PyTree:
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *lanes)
+    def joined(self, lanes: Sequence[PyTree]) -> PyTree:
+        return self.put(jax.tree.map(lambda *leaves: np.stack(leaves), *lanes), 0)
 
 
 class OneByOne:
@@ -93,16 +93,16 @@ class OneByOne:
     def placement(self, axis: int | None) -> Sharding:
         return SingleDeviceSharding(self._device)
 
-    def put(self, tree: PyTree, axis: int | None) -> PyTree:
-        if axis is not None:  # the one seed's axis goes
-            tree = jax.tree.map(lambda x: np.take(x, 0, axis), tree)
+    def put(self, tree: PyTree, axis: int | None, place: int = 0) -> PyTree:
+        if axis is not None:  # the seeds' axis goes
+            tree = jax.tree.map(lambda x: np.take(x, place, axis), tree)
         return _put(tree, self.placement(axis), self._identity)
 
     def lane(self, tree: PyTree, place: int) -> PyTree:
         return tree
 
-    def stacked(self, lanes: Sequence[PyTree]) -> PyTree:
-        return lanes[0]
+    def joined(self, lanes: Sequence[PyTree]) -> PyTree:
+        return self.put(lanes[0], None)
 
 
 def _identity_of(device: jax.Device) -> Any:

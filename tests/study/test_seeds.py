@@ -15,11 +15,11 @@ import jaxlab
 from jaxlab.core import record
 from jaxlab.core.errors import ConfigError, DivergedError, UsageError
 from jaxlab.run.assemble import assemble, strategy_of
-from jaxlab.run.seed_programs import beginning, one_by_one, together
+from jaxlab.run.seed_programs import beginning, in_pairs, one_by_one, together
 from jaxlab.run.seeds import hindrance, train_seeds
 from jaxlab.train import manifest
 
-FORMS = ("together", "in_turn")
+FORMS = ("together", "in_pairs", "in_turn")
 UNEQUAL = ("wall", "steps_per_second", "examples_per_second", "data_wait")
 
 
@@ -39,12 +39,19 @@ def final_state(folder: Path) -> dict[str, tuple[int, str]]:
     return {name: digest for name, digest in files.items() if name.startswith(f"{manifest.ITEM}/state.")}
 
 
-@pytest.mark.parametrize("make", [together, lambda experiment, count: one_by_one(experiment)], ids=FORMS)
+MADE = {
+    "together": together,
+    "in_pairs": lambda experiment, count: in_pairs(one_by_one(experiment)),
+    "in_turn": lambda experiment, count: one_by_one(experiment),
+}
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 def test_the_beginning_is_that_of_a_run_alone_bit_by_bit(make):
     seeds = (0, 7, 2**31 + 5)
     experiment = assemble(config(model__dropout=0.5, train__ema=0.9))
     programs = make(experiment, len(seeds))
-    for group in [seeds] if programs.stacked else [(seed,) for seed in seeds]:
+    for group in [seeds[first : first + programs.count] for first in range(0, len(seeds), programs.count)]:
         states, _ = beginning(programs, group, {})
         for place, seed in enumerate(group):
             own = config(seed=seed, model__dropout=0.5, train__ema=0.9)
@@ -105,10 +112,21 @@ def test_seeds_that_were_interrupted_end_as_if_they_had_not_been(tmp_path, form)
 
 
 @pytest.mark.slow
-def test_a_seed_that_diverges_leaves_the_others_alone(tmp_path):
+def test_seeds_two_at_a_time_end_with_the_bits_of_seeds_in_turn(tmp_path):
+    places = {form: {seed: tmp_path / form / str(seed) for seed in range(3)} for form in ("in_pairs", "in_turn")}
+    for form, folders in places.items():
+        assert train_seeds(config(model__dropout=0.3), folders, form) == dict.fromkeys(folders, "")
+    for seed, folder in places["in_pairs"].items():
+        assert rows(folder) == rows(places["in_turn"][seed])
+        assert final_state(folder) == final_state(places["in_turn"][seed]) != {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["together", "in_pairs"])
+def test_a_seed_that_diverges_leaves_the_others_alone(tmp_path, form):
     wanted = config(data__device_augment=(jaxlab.spec("small_study:poison", share=0.02),), train__log_every=1)
     seeds = range(4)
-    found = train_seeds(wanted, {seed: tmp_path / str(seed) for seed in seeds}, "together")
+    found = train_seeds(wanted, {seed: tmp_path / str(seed) for seed in seeds}, form)
     diverged = {seed for seed in seeds if found[seed]}
     assert 0 < len(diverged) < 4
     for seed in seeds:

@@ -19,7 +19,7 @@ _log = logging.getLogger("jaxlab")
 
 
 def make(form: str = "auto") -> Executor:
-    """Return the executor; `form` is together, in_turn, or auto, which tries both for a moment."""
+    """Return the executor; `form` is together, in_pairs, in_turn, or auto, which tries them for a moment."""
     if form not in FORMS:
         raise UsageError(f"--executor.form={form}{did_you_mean(form, FORMS)}")
 
