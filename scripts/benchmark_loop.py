@@ -32,6 +32,7 @@ import jaxlab
 from jaxlab.core import record
 from jaxlab.core.override import override
 from jaxlab.run.assemble import Experiment, assemble, make_sinks, strategy_of
+from jaxlab.run.host_memory import keep_freed_memory
 from jaxlab.run.incident import Position
 from jaxlab.run.journal import Journal
 from jaxlab.run.plan import make_plan, run_loop
@@ -66,6 +67,7 @@ Turn = Callable[[], float]  # trains and returns steps a second
 
 def run(only: str, repeats: int) -> dict[str, Any]:
     """Return the rows of the cases whose name contains `only`, and what the table has to say about them."""
+    keep_freed_memory()  # before devices are found, as `jaxlab train` does; both sides have it
     cases = [case for case in CASES if only in case.name]
     rows = [row for case in cases for row in measure_case(case, max(3, repeats // case.slow))]
     about = (

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlab.models.sharding import RULES
 from jaxlab.run.assemble import assemble
+from jaxlab.run.host_memory import keep_freed_memory
 from jaxlab.train.placement import Placement
 
 DEVICES = 2
@@ -35,6 +36,7 @@ def run(only: str, repeats: int) -> dict[str, Any]:
     """Return the rows of the cases whose name contains `only`, and what the table has to say about them."""
     os.environ["NPROC"] = str(2 * DEVICES)  # fewer threads deadlock
     jax.config.update("jax_num_cpu_devices", DEVICES)
+    keep_freed_memory()  # before devices are found, as `jaxlab train` does; both sides have it
     rows = [row for case in CASES if only in case.name for row in measure_case(case, repeats)]
     about = (
         f"Steps a second on {DEVICES} virtual devices against a bare jitted step with the batch split over them; "
