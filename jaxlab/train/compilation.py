@@ -53,8 +53,10 @@ class Blocking:
     compiled: Any
 
     def __call__(self, *arguments: PyTree) -> PyTree:
-        """Call it and wait."""
-        return jax.block_until_ready(self.compiled(*arguments))
+        """Call it and wait: for one result, as all are there when the program ends."""
+        results = self.compiled(*arguments)
+        jax.block_until_ready(jax.tree.leaves(results)[-1:])
+        return results
 
     def lower(self, *arguments: PyTree) -> Any:
         """Lower it for such arguments, as `jax.jit` functions do."""
