@@ -137,7 +137,7 @@ class Seq2Seq(nn.Module):
         return self.head(self.drop(h_BTH, deterministic=not train)), source._replace(carries=carries)
 
 
-def _bridged(to_state: Dense, to_cell: Dense, forward: Carry, backward: Carry) -> Carry:
+def _bridged(to_state: nn.Dense, to_cell: nn.Dense, forward: Carry, backward: Carry) -> Carry:
     """Return a layer's first carry from the last ones of both directions, the state within -1 and 1 as any state is."""
     state, *cell = (jnp.concatenate(pair, axis=-1) for pair in zip(forward, backward, strict=True))
     return (jnp.tanh(to_state(state)), *map(to_cell, cell))

@@ -55,7 +55,7 @@ def mirrored(url: str, *, writes: bool = True, arrays: bool = True) -> Iterator[
     """
     bucket = Bucket(url)
     place = _place(bucket.url)
-    mirror = Mirror(bucket, place / "folder", place / "notes.json", first=number() == 0)
+    mirror = Mirror(bucket, place / "folder", place / "notes.json", first=across.writes())
     with _writing(bucket, mirror, place) if writes else _reading(mirror, place, arrays):
         yield place / "folder"
 
@@ -83,7 +83,7 @@ def _reading(mirror: Mirror, place: Path, arrays: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def _writing(bucket: Bucket, mirror: Mirror, place: Path) -> Iterator[None]:
     """Be the only one to write the run, and bring it to the bucket while the block lasts."""
-    first, several = number() == 0, processes.joined()
+    first, several = across.writes(), processes.joined()
     with contextlib.ExitStack() as stack:
         with _all_well("leased"):
             owner = stack.enter_context(_one_writer(place, bucket.url))
