@@ -13,6 +13,7 @@ from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
 from jaxlab.models.dense import Dense
 from jaxlab.models.layers import BatchNorm, convolve, max_pool
+from jaxlab.models.vision import check_stages
 
 
 class CNN(nn.Module):
@@ -32,12 +33,15 @@ class CNN(nn.Module):
         """Return ``logits`` [B, classes]."""
         x_BHWC = image_BHWC
         for width, depth in zip(self.channels, self.depth, strict=True):
-            for _ in range(depth):
+            for place in range(1, depth + 1):
                 x_BHWC = nn.Conv(width, (3, 3), use_bias=not self.batch_norm, conv_general_dilated=convolve)(x_BHWC)
+                pool = max_pool if place == depth else None  # before the rectifier, which keeps the order
                 if self.batch_norm:
-                    x_BHWC = BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train)
+                    x_BHWC = BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train, pool=pool)
+                elif pool is not None:
+                    x_BHWC = pool(x_BHWC)
                 x_BHWC = nn.relu(x_BHWC)
-            x_BHWC = constrain_rows(max_pool(x_BHWC))
+            x_BHWC = constrain_rows(x_BHWC)
         x_BD = x_BHWC.mean(axis=(1, 2)) if self.global_pool else x_BHWC.reshape(x_BHWC.shape[0], -1)
         for width in self.hidden:
             x_BD = nn.relu(Dense(width)(nn.Dropout(self.dropout, deterministic=not train)(constrain_rows(x_BD))))
@@ -58,10 +62,9 @@ def make(
     """Return a CNN with one output a class of the data.
 
     Raises:
-      ConfigError: `channels` and `depth` are not equally long, or the image is too small for so many blocks.
+      ConfigError: `channels` and `depth` are not equally many numbers above 0, or the image is too small for so many.
     """
-    if len(channels) != len(depth):
-        raise ConfigError(f"config.model: channels={channels} and depth={depth} must be equally long")
+    check_stages(channels=channels, depth=depth)
     smallest = min(data.example["image"].shape[:2]) if "image" in data.example else 2 ** len(channels)
     if smallest < 2 ** len(channels):
         raise ConfigError(f"config.model.channels={channels}: an image side of {smallest} cannot be halved so often")

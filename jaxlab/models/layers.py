@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from jaxlab.models.dense import times
 
+Pool = Callable[[jax.Array], jax.Array]
 PATCHES_MAX_CHANNELS = 512  # beyond it the patches' memory traffic costs more than it saves
 
 
@@ -101,8 +102,16 @@ class BatchNorm(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask_B: jax.Array | None, *, train: bool) -> jax.Array:
-        """Normalise `x` [B, ..., C]; rows whose mask is 0 take no part in the statistics."""
+    def __call__(self, x: jax.Array, mask_B: jax.Array | None, *, train: bool, pool: Pool | None = None) -> jax.Array:
+        """Return the pool of the normalised `x` [B, ..., C].
+
+        Args:
+          x: to be normalised.
+          mask_B: rows whose mask is 0 take no part in the statistics; None for none such.
+          train: whether the statistics are `x`'s own, and the running ones follow them.
+          pool: a maximum over places, None for none. It is taken before the scale and the shift, which keep the order
+            (or reverse it, where the scale is negative): the same values, of which fewer are computed.
+        """
         channels = (x.shape[-1],)
         mean_C = self.variable("batch_stats", "mean", jnp.zeros, channels)
         var_C = self.variable("batch_stats", "var", jnp.ones, channels)
@@ -114,7 +123,11 @@ class BatchNorm(nn.Module):
             mean_C.value = self.momentum * mean_C.value + (1 - self.momentum) * mean
             var_C.value = self.momentum * var_C.value + (1 - self.momentum) * var
         scale = jax.lax.rsqrt(var + self.epsilon) * scale_C
-        return (x * scale + (bias_C - mean * scale)).astype(x.dtype)  # its gradient reads x once less than (x - mean)
+        shift = bias_C - mean * scale
+        if pool is not None:
+            sign = jnp.where(scale < 0, -1, 1)
+            x, scale = pool(x * sign.astype(x.dtype)), scale * sign
+        return (x * scale + shift).astype(x.dtype)  # its gradient reads x once less than (x - mean)
 
     def _moments(self, x: jax.Array, mask_B: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Return mean [C] and variance [C] in float32, the variance as E[x²] - E[x]², in one pass."""

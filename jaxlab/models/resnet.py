@@ -11,6 +11,7 @@ Usage: ``config.model = spec("jaxlab.models.resnet:resnet50", stem="small")``.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from jaxlab.core.errors import ConfigError
 from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
 from jaxlab.models.dense import Dense
-from jaxlab.models.layers import BatchNorm, convolve, max_pool
+from jaxlab.models.layers import BatchNorm, Pool, convolve, max_pool
 from jaxlab.models.options import rate, word
 from jaxlab.models.vision import check_counts, check_side, check_stages
 
@@ -120,12 +121,11 @@ class ResNet(nn.Module):
         """Return ``logits`` [B, classes]; `mask_B` keeps padding out of the batch statistics."""
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x_BHWC = Convolution(self.channels[0], size, stride, self.padding).layer()(image_BHWC)
+        pool = self._pool()
         if not self.preactivation:
-            x_BHWC = nn.relu(BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train))
-        if self.stem == "small_pool":
-            x_BHWC = max_pool(x_BHWC)
-        elif self.stem == "imagenet":
-            x_BHWC = nn.max_pool(x_BHWC, (3, 3), (2, 2), "SAME" if self.padding == "same" else ((1, 1), (1, 1)))
+            x_BHWC = nn.relu(BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train, pool=pool))
+        elif pool is not None:
+            x_BHWC = pool(x_BHWC)
         for stage, (channels, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
             for place in range(blocks):
                 convolutions = self._convolutions(channels, 2 if stage > 0 and place == 0 else 1)
@@ -134,6 +134,14 @@ class ResNet(nn.Module):
             x_BHWC = nn.relu(BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train))
         x_BD = nn.Dropout(self.dropout, deterministic=not train)(x_BHWC.mean(axis=(1, 2)))
         return {"logits": constrain_rows(Dense(self.classes)(x_BD))}
+
+    def _pool(self) -> Pool | None:
+        if self.stem == "small":
+            return None
+        if self.stem == "small_pool":
+            return max_pool
+        padding = "SAME" if self.padding == "same" else ((1, 1), (1, 1))
+        return functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding=padding)
 
     def _convolutions(self, channels: int, stride: int) -> tuple[Convolution, ...]:
         wide, padding = channels * self.width, self.padding

@@ -1,6 +1,7 @@
 """Each shared layer equals the plain one that it replaces, values and gradients."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,50 @@ def test_batch_norm_with_a_mask_has_the_statistics_of_the_real_rows_whatever_the
         np.testing.assert_allclose(found, expected, atol=1e-6)
     axes = tuple(range(real.ndim - 1))
     np.testing.assert_allclose(alone, (real - real.mean(axes)) / np.sqrt(real.var(axes) + 1e-5), atol=1e-4)
+
+
+class NormaliseAndPool(nn.Module):
+    """A batch normalisation and a maximum: that of the layer, or one after it."""
+
+    inside: bool
+    pool: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, x, mask_B):
+        norm = BatchNorm(None, name="norm")
+        if self.inside:
+            return norm(x, mask_B, train=True, pool=self.pool)
+        return self.pool(norm(x, mask_B, train=True))
+
+
+@pytest.mark.parametrize("scale", [(2.0, -0.5, 1.0), (-1.0, 0.3, 0.0)])
+@pytest.mark.parametrize(
+    "pool", [max_pool, functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding="SAME")]
+)
+def test_a_pool_inside_batch_norm_is_the_pool_after_it_gradients_and_statistics_included(pool, scale):
+    x_BHWC, mask_B = normal(4, 7, 6, 3), jnp.array([1.0, 1.0, 0.0, 1.0])
+    params = {"norm": {"scale": jnp.array(scale), "bias": normal(3, seed=1)}}
+    stats = {"norm": {"mean": jnp.zeros(3), "var": jnp.ones(3)}}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def all_of(inside, params, x_BHWC):
+        def apply(params, x_BHWC):
+            variables = {"params": params, "batch_stats": stats}
+            return NormaliseAndPool(inside, pool).apply(variables, x_BHWC, mask_B, mutable="batch_stats")
+
+        values, pull, state = jax.vjp(apply, params, x_BHWC, has_aux=True)
+        return values, pull(jnp.cos(jnp.arange(values.size)).reshape(values.shape)), state
+
+    values, (of_params, of_x), state = all_of(True, params, x_BHWC)
+    expected, (expected_of_params, expected_of_x), expected_state = all_of(False, params, x_BHWC)
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+    assert jax.tree.map(jnp.array_equal, state, expected_state) == jax.tree.map(lambda _: True, state)
+    certain = np.array(scale) != 0  # else all are the largest, and any of them may have the gradient
+    np.testing.assert_allclose(of_params["norm"]["bias"], expected_of_params["norm"]["bias"], atol=1e-4)
+    for found, wanted in ((of_params["norm"]["scale"], expected_of_params["norm"]["scale"]), (of_x, expected_of_x)):
+        np.testing.assert_allclose(found[..., certain], wanted[..., certain], atol=1e-4)
+    assert np.all(np.isfinite(of_x))
+    assert np.all(of_params["norm"]["scale"] != 0)  # a scale of 0 is not stuck there
 
 
 def test_batch_norm_in_evaluation_uses_the_running_statistics_and_leaves_them():

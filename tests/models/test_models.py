@@ -174,9 +174,10 @@ def test_the_cnn_of_the_fashion_mnist_config_has_fewer_parameters_than_its_text_
     ("options", "message"),
     [
         ({"channels": (4, 6), "depth": (1,)}, "must be equally long"),
+        ({"channels": (4, 6), "depth": (1, 0)}, r"config.model.depth=\(1, 0\): expected whole numbers of at least 1"),
         ({"channels": (4,) * 4, "depth": (1,) * 4}, "image side of 9 cannot be halved so often"),
     ],
 )
-def test_a_cnn_that_the_image_is_too_small_for_or_whose_widths_and_depths_differ_is_an_error(options, message):
+def test_a_cnn_that_the_image_is_too_small_for_or_whose_widths_and_depths_do_not_fit_is_an_error(options, message):
     with pytest.raises(ConfigError, match=message):
         cnn.make(data(), None, **options)
