@@ -77,15 +77,38 @@ def attend(
     if implementation == "einsum" or drop is not None:
         out_BTNH = _einsum_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS, drop)
     else:
-        mask_BNTS = None
-        if mask_BTS is not None:  # cuDNN broadcasts B and N alone
-            mask_BNTS = jnp.broadcast_to(mask_BTS, (len(mask_BTS), q_BTNH.shape[1], k_BSKH.shape[1]))[:, None]
-        out_BTNH = jax.nn.dot_product_attention(
-            q_BTNH, k_BSKH, v_BSKH, mask=mask_BNTS, is_causal=is_causal, implementation=implementation
-        )
+        multiple = 2 if implementation == "cudnn" else 1  # its gradient takes no odd numbers of places
+        out_BTNH = fused_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS, is_causal, implementation, multiple)
     if mask_BTS is None:
         return out_BTNH
     return jnp.where(mask_BTS.any(axis=-1)[..., None, None], out_BTNH, 0)
+
+
+def fused_attention(
+    q_BTNH: Array,
+    k_BSKH: Array,
+    v_BSKH: Array,
+    mask_BTS: Array | None,
+    is_causal: bool,
+    implementation: str,
+    multiple: int,
+) -> Array:
+    """Attend by `jax.nn.dot_product_attention`, with queries and keys filled up to a `multiple` of places."""
+    T, S = q_BTNH.shape[1], k_BSKH.shape[1]
+    more_T, more_S = -T % multiple, -S % multiple
+    mask_BNTS = lengths_B = None
+    if mask_BTS is not None:  # cuDNN broadcasts B and N alone
+        mask_BTS = jnp.broadcast_to(mask_BTS, (len(mask_BTS), T, S))
+        mask_BNTS = jnp.pad(mask_BTS, ((0, 0), (0, more_T), (0, more_S)))[:, None]
+    elif more_S and not is_causal:  # causality hides the keys at the end by itself
+        lengths_B = jnp.full(len(k_BSKH), S, jnp.int32)
+    q_BTNH = jnp.pad(q_BTNH, ((0, 0), (0, more_T), (0, 0), (0, 0)))
+    k_BSKH, v_BSKH = (jnp.pad(x, ((0, 0), (0, more_S), (0, 0), (0, 0))) for x in (k_BSKH, v_BSKH))
+    out_BTNH = jax.nn.dot_product_attention(
+        q_BTNH, k_BSKH, v_BSKH, mask=mask_BNTS, is_causal=is_causal, key_value_seq_lengths=lengths_B,
+        implementation=implementation,
+    )  # fmt: skip
+    return out_BTNH[:, :T]
 
 
 def _einsum_attention(

@@ -6,6 +6,7 @@ Usage: ``Layers(width=64, depth=2, heads=4, is_causal=True)``, for `jaxlab.model
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import jax
 from flax import linen as nn
@@ -132,8 +133,11 @@ def _check_cudnn(layers: Layers) -> None:
             f"config.model.heads={layers.heads}: cuDNN's attention has heads of a multiple of 8 features up to 128, "
             f"not {head_width}; did you mean config.model.attention='xla'?"
         )
-    if jax.default_backend() != "gpu":
+    device = jax.local_devices()[0]
+    capability = getattr(device, "compute_capability", "")  # such as 9.0; an AMD GPU's is a word
+    if not re.fullmatch(r"([89]|\d\d+)\.\d+", capability):
+        found = f"{device.device_kind} {capability}".strip()
         raise ConfigError(
-            f"config.model.attention='cudnn': needs an NVIDIA GPU and this is a {jax.default_backend()}; did you mean "
-            "'xla'?"
+            "config.model.attention='cudnn': needs an NVIDIA GPU of compute capability 8.0 (Ampere) or more, and this "
+            f"is a {found}; did you mean 'xla'?"
         )

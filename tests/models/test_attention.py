@@ -1,6 +1,8 @@
 """Attention against a float64 oracle, in every implementation; what a mask hides has no influence at all."""
 
 import functools
+import importlib.util
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
-from jaxlab.models.attention import Attention, attend, causal, combine, keys, same_segment
+from jaxlab.models.attention import Attention, attend, causal, combine, fused_attention, keys, same_segment
 from jaxlab.models.positions import in_order, rotate, sinusoidal
 
 B, T, S, D, N, H = 2, 5, 7, 12, 4, 6
@@ -234,6 +236,65 @@ def test_sinusoids_are_the_papers_formula(width):
             angle = position / 10000 ** (2 * (d // 2) / width)
             expected = np.sin(angle) if d % 2 == 0 else np.cos(angle)
             assert float(found[0, place, d]) == pytest.approx(expected, abs=1e-5)
+
+
+def value_and_gradients(attention):
+    """Return a jitted function of queries, keys, values and a weight of each output to the output and three gradients."""
+
+    @jax.jit
+    def both(q, k, v, weight):
+        out, pull = jax.vjp(attention, q, k, v)
+        return out, *pull(weight.astype(out.dtype))
+
+    return both
+
+
+def test_places_filled_up_for_a_fused_attention_change_neither_values_nor_gradients():
+    def fused(mask, is_causal, multiple, *x):
+        return fused_attention(*x, mask, is_causal, "xla", multiple)
+
+    arrays, weight = heads(2), normal(B, T, N, H, seed=5)
+    alike = [x[:, :T] for x in arrays]
+    cases = [(arrays, masks()["all"], False), (arrays, masks()["keys"], False), (alike, None, True)]
+    for given, mask, is_causal in cases:
+        found, expected = (
+            value_and_gradients(functools.partial(fused, mask, is_causal, multiple))(*given, weight)
+            for multiple in (4, 1)
+        )
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
+
+
+def cudnn_cases():
+    """Return queries, keys and values of an odd and of an even length, with a mask and whether they are causal."""
+    for length in (15, 16):
+        q, k, v = (jnp.asarray(normal(B, length, heads, 8, seed=heads), jnp.bfloat16) for heads in (4, 2, 2))
+        token_mask_BS = np.arange(length) < np.array([[length], [5]])
+        for mask, is_causal in ((None, False), (None, True), (keys(token_mask_BS), True), (keys(token_mask_BS), False)):
+            yield (q, k, v), mask, is_causal
+
+
+def test_cudnns_attention_has_a_program_for_a_gpu_at_any_length():
+    if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+        pytest.skip("needs JAX's plugin for CUDA, but no GPU: pip install 'jax[cuda12]'")
+    for arrays, mask, is_causal in cudnn_cases():
+        attention = functools.partial(attend, mask_BTS=mask, is_causal=is_causal, implementation="cudnn")
+        traced = value_and_gradients(attention).trace(*arrays, arrays[0].astype(jnp.float32))
+        program = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert len(re.findall(r"custom_call @__cudnn\$fmha\w*Backward", program)) == 1
+
+
+def test_cudnns_attention_is_einsums_on_a_gpu_values_and_gradients():
+    if jax.default_backend() != "gpu":
+        pytest.skip("needs an NVIDIA GPU")
+    for arrays, mask, is_causal in cudnn_cases():
+        found, expected = (
+            value_and_gradients(functools.partial(attend, mask_BTS=mask, is_causal=is_causal, implementation=name))(
+                *(x.astype(dtype) for x in arrays), normal(*arrays[0].shape, seed=5)
+            )
+            for name, dtype in (("cudnn", jnp.bfloat16), ("einsum", jnp.float32))
+        )
+        for x, y in zip(found, expected, strict=True):
+            np.testing.assert_allclose(np.asarray(x, np.float32), y, atol=0.03 * np.abs(y).max())
 
 
 def test_cudnn_in_float32_is_an_error_that_says_what_to_set():

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -273,13 +274,27 @@ def count(given):
         ({"remat": "dot"}, "did you mean 'dots'"),
         ({"attention": "cudnn", "attention_dropout": 0.1}, "attention_dropout=0.1: the fused attention has none"),
         ({"attention": "cudnn"}, "config.model.heads=4: cuDNN's attention has heads of a multiple of 8 features"),
-        ({"attention": "cudnn", "width": 32}, "'cudnn': needs an NVIDIA GPU and this is a cpu; did you mean 'xla'"),
+        (
+            {"attention": "cudnn", "width": 32},
+            r"needs an NVIDIA GPU of compute .* and this is a cpu; did you mean 'xla'\?",
+        ),
     ],
     ids=str,
 )
 def test_layers_that_cannot_be_are_an_error_naming_the_option_and_the_nearest_valid_value(options, message):
     with pytest.raises(ConfigError, match=message):
         layers(**options)
+
+
+@pytest.mark.parametrize(("capability", "fits"), [("9.0", True), ("12.1", True), ("7.5", False), ("gfx942", False)])
+def test_cudnns_attention_needs_an_ampere_gpu_or_a_later_one(monkeypatch, capability, fits):
+    device = types.SimpleNamespace(compute_capability=capability, device_kind="GPU of a test")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    if fits:
+        assert layers(attention="cudnn", width=32).attention == "cudnn"
+    else:
+        with pytest.raises(ConfigError, match=rf"'cudnn': needs .* this is a GPU of a test {capability}; did you mean"):
+            layers(attention="cudnn", width=32)
 
 
 def test_rows_of_a_cache_are_taken_scanned_or_not_and_beyond_its_end_is_nan():
