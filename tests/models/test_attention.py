@@ -239,7 +239,7 @@ def test_sinusoids_are_the_papers_formula(width):
 
 
 def value_and_gradients(attention):
-    """Return a jitted function of queries, keys, values and a weight of each output to the output and three gradients."""
+    """Return a jitted function of queries, keys, values and each output's weight, to the output and gradients."""
 
     @jax.jit
     def both(q, k, v, weight):
