@@ -1,16 +1,12 @@
-"""Scaled dot-product attention with many heads, its masks, and its keys and values while decoding.
+"""Attention with many heads as a layer: its projections, and its keys and values while decoding.
 
-Vaswani et al. 2017 (arXiv 1706.03762), section 3.2; heads that share keys and values as in grouped-query attention
-(Ainslie et al. 2023, arXiv 2305.13245). A query that may attend to nothing gets zeros, in every implementation, so what
-is masked never shows. Knows no layer around it.
-Shape letters: B batch, T queries, S keys, D features, N heads of queries, K heads of keys, G = N / K, H a head's width,
-U = G × T. Masks are boolean, true where a query may attend, [B, T, S] or 1 in place of a letter.
+Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.2. Knows no layer around it.
+Shape letters: B batch, T queries, S keys, D features, N heads of queries, K heads of keys, H a head's width.
+Masks are boolean, true where a query may attend, [B, T, S] or 1 in place of a letter.
 Usage: ``y_BTD = Attention(...)(x_BTD, None, combine(causal(T), keys(mask_BS)), train=train)``.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,122 +15,11 @@ from flax import linen as nn
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.mesh import BATCH, SEQUENCE, TENSOR, constrain, is_split
 from jaxlab.core.types import Array
+from jaxlab.models.attend import attend
 from jaxlab.models.dense import Dense
 from jaxlab.models.positions import rotate
 
-IMPLEMENTATIONS = ("einsum", "xla", "cudnn")
-HIDDEN = -1e30  # far below any score, and finite after it is added to one
 Initializer = nn.initializers.Initializer
-
-
-def causal(length: int) -> Array:
-    """Return the mask [1, T, T] that lets each position see itself and those before it."""
-    return jnp.tril(jnp.ones((1, length, length), bool))
-
-
-def keys(mask_BS: Array) -> Array:
-    """Return the mask [B, 1, S] that hides padded keys, whose `mask_BS` is 0."""
-    return (mask_BS > 0)[:, None, :]
-
-
-def same_segment(segments_BT: Array) -> Array:
-    """Return the mask [B, T, T] that keeps the documents of a packed row apart; padding, 0, is one of them."""
-    return segments_BT[:, :, None] == segments_BT[:, None, :]
-
-
-def combine(*masks: Array | None) -> Array | None:
-    """Return where all the given masks are true, or None where none is given."""
-    result = None
-    for mask_BTS in masks:
-        if mask_BTS is not None:
-            result = mask_BTS if result is None else result & mask_BTS
-    return result
-
-
-def attend(
-    q_BTNH: Array,
-    k_BSKH: Array,
-    v_BSKH: Array,
-    mask_BTS: Array | None = None,
-    *,
-    is_causal: bool = False,
-    implementation: str = "einsum",
-    drop: Callable[[Array], Array] | None = None,
-) -> Array:
-    """Return the values [B, T, N, H] weighted by the softmax of the scaled scores, which is taken in float32.
-
-    Args:
-      q_BTNH: queries; query head n reads key head ``n // (N / K)``.
-      k_BSKH: keys.
-      v_BSKH: values.
-      mask_BTS: which keys a query may attend to; None for all.
-      is_causal: whether, beside the mask, a query sees only keys up to its own place; T must be S.
-      implementation: ``einsum``, written out here, or ``xla`` or ``cudnn`` of `jax.nn.dot_product_attention`.
-      drop: dropout of the attention weights. `jax.nn.dot_product_attention` has none, so ``einsum`` does the work.
-    """
-    if is_causal and (mask_BTS is not None or implementation == "einsum" or drop is not None):
-        mask_BTS, is_causal = combine(causal(q_BTNH.shape[1]), mask_BTS), False
-    if implementation == "einsum" or drop is not None:
-        out_BTNH = _einsum_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS, drop)
-    else:
-        multiple = 2 if implementation == "cudnn" else 1  # its gradient takes no odd numbers of places
-        out_BTNH = fused_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS, is_causal, implementation, multiple)
-    if mask_BTS is None:
-        return out_BTNH
-    return jnp.where(mask_BTS.any(axis=-1)[..., None, None], out_BTNH, 0)
-
-
-def fused_attention(
-    q_BTNH: Array,
-    k_BSKH: Array,
-    v_BSKH: Array,
-    mask_BTS: Array | None,
-    is_causal: bool,
-    implementation: str,
-    multiple: int,
-) -> Array:
-    """Attend by `jax.nn.dot_product_attention`, with queries and keys filled up to a `multiple` of places."""
-    T, S = q_BTNH.shape[1], k_BSKH.shape[1]
-    more_T, more_S = -T % multiple, -S % multiple
-    mask_BNTS = lengths_B = None
-    if mask_BTS is not None:  # cuDNN broadcasts B and N alone
-        mask_BTS = jnp.broadcast_to(mask_BTS, (len(mask_BTS), T, S))
-        mask_BNTS = jnp.pad(mask_BTS, ((0, 0), (0, more_T), (0, more_S)))[:, None]
-    elif more_S and not is_causal:  # causality hides the keys at the end by itself
-        lengths_B = jnp.full(len(k_BSKH), S, jnp.int32)
-    q_BTNH = jnp.pad(q_BTNH, ((0, 0), (0, more_T), (0, 0), (0, 0)))
-    k_BSKH, v_BSKH = (jnp.pad(x, ((0, 0), (0, more_S), (0, 0), (0, 0))) for x in (k_BSKH, v_BSKH))
-    out_BTNH = jax.nn.dot_product_attention(
-        q_BTNH, k_BSKH, v_BSKH, mask=mask_BNTS, is_causal=is_causal, key_value_seq_lengths=lengths_B,
-        implementation=implementation,
-    )  # fmt: skip
-    return out_BTNH[:, :T]
-
-
-def _einsum_attention(
-    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask_BTS: Array | None, drop: Callable[[Array], Array] | None
-) -> Array:
-    """Attend with heads before places and one division an output: a third less time on the CPU than `jax.nn`'s.
-
-    exp(score) is multiplied with the values before it is divided by its sum, which is the same and saves a pass over
-    all T × S weights, forward and backward.
-    """
-    B, T, N, H = q_BTNH.shape
-    q_BKUH = q_BTNH.swapaxes(1, 2).reshape(B, k_BSKH.shape[2], -1, H)
-    k_BKSH, v_BKSH = k_BSKH.swapaxes(1, 2), v_BSKH.swapaxes(1, 2)
-    score_BKUS = jnp.einsum("BKUH,BKSH->BKUS", q_BKUH, k_BKSH, preferred_element_type=jnp.float32)
-    if mask_BTS is not None:  # added: the gradient of a choice would be one more pass
-        bias_BTS = jnp.broadcast_to(jnp.where(mask_BTS, 0.0, HIDDEN), (len(mask_BTS), T, k_BSKH.shape[1]))
-        score_BKUS += jnp.tile(bias_BTS, (1, N // k_BSKH.shape[2], 1))[:, None]
-    highest_BKU1 = jax.lax.stop_gradient(score_BKUS.max(axis=-1, keepdims=True))
-    weight_BKUS = jnp.exp((score_BKUS - highest_BKU1) * H**-0.5)
-    total_BKU1 = weight_BKUS.sum(axis=-1, keepdims=True)
-    weight_BKUS = weight_BKUS.astype(v_BSKH.dtype)
-    if drop is not None:
-        weight_BKUS = drop(weight_BKUS)
-    sum_BKUH = jnp.einsum("BKUS,BKSH->BKUH", weight_BKUS, v_BKSH, preferred_element_type=jnp.float32)
-    out_BKUH = (sum_BKUH / total_BKU1).astype(v_BSKH.dtype)
-    return out_BKUH.reshape(B, N, T, H).swapaxes(1, 2)
 
 
 class Attention(nn.Module):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxlab.core.types import Array, DataSpec
-from jaxlab.models.attention import same_segment
+from jaxlab.models.attend import same_segment
 from jaxlab.models.dense import Dense
 from jaxlab.models.embedding import ADDED, Embedding
 from jaxlab.models.options import fits, rows_fit, vocabulary, within, word

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxlab.core.types import Array, DataSpec
-from jaxlab.models.attention import Initializer, keys
+from jaxlab.models.attend import keys
+from jaxlab.models.attention import Initializer
 from jaxlab.models.dense import Dense
 from jaxlab.models.embedding import ADDED, Embedding
 from jaxlab.models.options import fits, rows_fit, vocabulary, word

@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
 from jaxlab.core.types import DataSpec
-from jaxlab.models.attention import keys
+from jaxlab.models.attend import keys
 from jaxlab.models.columns import codes_of
 from jaxlab.models.options import within
 from jaxlab.models.positions import Learned

@@ -12,7 +12,8 @@ import jax
 from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
-from jaxlab.models.attention import IMPLEMENTATIONS, Initializer
+from jaxlab.models.attend import IMPLEMENTATIONS
+from jaxlab.models.attention import Initializer
 from jaxlab.models.options import divisor, rate, within, word
 
 ACTIVATIONS = {

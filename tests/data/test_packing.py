@@ -15,7 +15,7 @@ from jaxlab.data.column_source import ColumnSource
 from jaxlab.data.packing import pack
 from jaxlab.data.tokenize import train_tokenizer
 from jaxlab.data.tokenizers import ByteTokenizer
-from jaxlab.models.attention import causal, combine, same_segment
+from jaxlab.models.attend import causal, combine, same_segment
 
 MODES = ("best_fit", "concatenate")
 TEXTS = ["one two three", "four", "", "five six seven eight nine ten", "eleven twelve", "Grüße 😀"] * 3

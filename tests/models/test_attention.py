@@ -11,7 +11,8 @@ import pytest
 from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError
-from jaxlab.models.attention import Attention, attend, causal, combine, fused_attention, keys, same_segment
+from jaxlab.models.attend import SHORT, attend, causal, combine, fused_attention, keys, same_segment
+from jaxlab.models.attention import Attention
 from jaxlab.models.positions import in_order, rotate, sinusoidal
 
 B, T, S, D, N, H = 2, 5, 7, 12, 4, 6
@@ -262,6 +263,23 @@ def test_places_filled_up_for_a_fused_attention_change_neither_values_nor_gradie
             for multiple in (4, 1)
         )
         jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_causal_attention_in_parts_is_that_in_one_values_and_gradients(padded):
+    length = SHORT + 3
+    q, k, v = (normal(B, length, n, H, seed=seed) for seed, n in enumerate((N, 2, 2)))
+    mask = (
+        keys(np.arange(length) >= np.array([[0], [length // 2]])) if padded else None
+    )  # the second row's start sees nothing
+    found, dropped, expected = (
+        value_and_gradients(functools.partial(run, path, mask_BTS=mask, is_causal=True))(
+            q, k, v, normal(*q.shape, seed=5)
+        )
+        for path in ("einsum", "dropout", "xla")
+    )
+    for other in (found, dropped):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), other, expected)
 
 
 def cudnn_cases():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxlab.core.errors import ConfigError
-from jaxlab.models.attention import keys, same_segment
+from jaxlab.models.attend import keys, same_segment
 from jaxlab.models.slots import Slots, nan_beyond, take_rows
 from jaxlab.models.transformer import Layers, Stack
 
