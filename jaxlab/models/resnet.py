@@ -11,7 +11,6 @@ Usage: ``config.model = spec("jaxlab.models.resnet:resnet50", stem="small")``.
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -21,9 +20,9 @@ from jaxlab.core.errors import ConfigError
 from jaxlab.core.mesh import constrain_rows
 from jaxlab.core.types import DataSpec
 from jaxlab.models.dense import Dense
-from jaxlab.models.layers import BatchNorm, Pool, convolve, max_pool
+from jaxlab.models.layers import BatchNorm, convolve
 from jaxlab.models.options import rate, word
-from jaxlab.models.vision import check_counts, check_side, check_stages
+from jaxlab.models.vision import check_counts, check_side, check_stages, stem_pool
 
 STEM_STRIDES = {"imagenet": 4, "small": 1, "small_pool": 2}
 IMAGENET_CHANNELS = (64, 128, 256, 512)
@@ -121,7 +120,7 @@ class ResNet(nn.Module):
         """Return ``logits`` [B, classes]; `mask_B` keeps padding out of the batch statistics."""
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x_BHWC = Convolution(self.channels[0], size, stride, self.padding).layer()(image_BHWC)
-        pool = self._pool()
+        pool = stem_pool(self.stem, self.padding)
         if not self.preactivation:
             x_BHWC = nn.relu(BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train, pool=pool))
         elif pool is not None:
@@ -134,14 +133,6 @@ class ResNet(nn.Module):
             x_BHWC = nn.relu(BatchNorm(self.batch_axis)(x_BHWC, mask_B, train=train))
         x_BD = nn.Dropout(self.dropout, deterministic=not train)(x_BHWC.mean(axis=(1, 2)))
         return {"logits": constrain_rows(Dense(self.classes)(x_BD))}
-
-    def _pool(self) -> Pool | None:
-        if self.stem == "small":
-            return None
-        if self.stem == "small_pool":
-            return max_pool
-        padding = "SAME" if self.padding == "same" else ((1, 1), (1, 1))
-        return functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding=padding)
 
     def _convolutions(self, channels: int, stride: int) -> tuple[Convolution, ...]:
         wide, padding = channels * self.width, self.padding

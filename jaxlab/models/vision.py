@@ -1,15 +1,19 @@
-"""What the image models share: the checks of their options, and a convolution of patches that lie side by side.
+"""What image models share: the checks of their options, the stems' pools, and a convolution of patches side by side.
 
 Shape letters: B batch, H height, W width, C channels in, F channels out; I × J patches of P × Q pixels.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
+
+from flax import linen as nn
 
 from jaxlab.core.errors import ConfigError, DataError
 from jaxlab.core.types import Array, DataSpec
 from jaxlab.models.dense import times
+from jaxlab.models.layers import Pool, max_pool
 
 
 def convolve_patches(
@@ -79,3 +83,13 @@ def check_side(data: DataSpec, smallest: int, options: str) -> None:
             f"{options}: expected images with sides of at least {smallest} pixels, the network's total stride; the "
             f"data's have a side of {side}"
         )
+
+
+def stem_pool(stem: str, padding: str) -> Pool | None:
+    """Return the pool after the first convolution: None for ``small``, 2×2 for ``small_pool``, else ImageNet's 3×3."""
+    if stem == "small":
+        return None
+    if stem == "small_pool":
+        return max_pool
+    pads = "SAME" if padding == "same" else ((1, 1), (1, 1))
+    return functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding=pads)
