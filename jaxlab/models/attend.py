@@ -117,7 +117,7 @@ def _einsum_attention(
     drop: Callable[[Array], Array] | None,
     parts: int,
 ) -> Array:
-    """Attend with heads before places; each of several parts reads only the keys up to its end, as causality allows.
+    """Attend part by part of the queries, where there are several, each to the keys up to its own end: it is causal.
 
     Four parts are five eighths of the scores, and smaller ones: a decoder's attention takes half the time on the CPU.
     """
@@ -137,7 +137,7 @@ def _einsum_attention(
 def _weighted(
     q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask_BTS: Array | None, drop: Callable[[Array], Array] | None
 ) -> Array:
-    """Return [B, T, N, H] with one division an output: a third less time on the CPU than `jax.nn`'s.
+    """Attend with heads before places and one division an output: a third less time on the CPU than `jax.nn`'s.
 
     exp(score) is multiplied with the values before it is divided by its sum, which is the same and saves a pass over
     all T × S weights, forward and backward.

@@ -88,7 +88,7 @@ class Attention(nn.Module):
     def _implementation(self, dtype: jnp.dtype, slot: Array | None) -> str:
         """Return the implementation; cuDNN's is for training and evaluation, not for one query at a time."""
         if self.implementation == "einsum" and is_split(SEQUENCE):
-            return "xla"  # `_einsum_attention` joins places and heads, for which XLA would gather the queries
+            return "xla"  # einsum's joins places and heads, for which XLA would gather the queries
         if self.implementation != "cudnn":
             return self.implementation
         if slot is not None or self.is_initializing():

@@ -269,13 +269,10 @@ def test_places_filled_up_for_a_fused_attention_change_neither_values_nor_gradie
 def test_causal_attention_in_parts_is_that_in_one_values_and_gradients(padded):
     length = SHORT + 3
     q, k, v = (normal(B, length, n, H, seed=seed) for seed, n in enumerate((N, 2, 2)))
-    mask = (
-        keys(np.arange(length) >= np.array([[0], [length // 2]])) if padded else None
-    )  # the second row's start sees nothing
+    begins, weight = np.array([[0], [length // 2]]), normal(*q.shape, seed=5)
+    mask = keys(np.arange(length) >= begins) if padded else None  # queries before see nothing at all
     found, dropped, expected = (
-        value_and_gradients(functools.partial(run, path, mask_BTS=mask, is_causal=True))(
-            q, k, v, normal(*q.shape, seed=5)
-        )
+        value_and_gradients(functools.partial(run, path, mask_BTS=mask, is_causal=True))(q, k, v, weight)
         for path in ("einsum", "dropout", "xla")
     )
     for other in (found, dropped):

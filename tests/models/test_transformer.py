@@ -276,7 +276,7 @@ def count(given):
         ({"attention": "cudnn"}, "config.model.heads=4: cuDNN's attention has heads of a multiple of 8 features"),
         (
             {"attention": "cudnn", "width": 32},
-            r"needs an NVIDIA GPU of compute .* and this is a cpu; did you mean 'xla'\?",
+            r"'cudnn': needs an NVIDIA GPU of compute capability .* and this is a cpu; did you mean 'xla'\?",
         ),
     ],
     ids=str,
