@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from jaxlab.run.environment import available_cpus, versions
+from jaxlab.run.environment import available_cpus, cpu, versions
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 PEERS = ("keras", "torch")
@@ -50,7 +50,7 @@ def machine() -> dict[str, Any]:
     for name in PEERS:
         if any(True for _ in importlib.metadata.distributions(name=name)):
             found[name] = importlib.metadata.version(name)
-    return {"cpus": available_cpus(), "device": jax.devices()[0].device_kind, "packages": found}
+    return {"cpus": available_cpus(), "cpu": cpu(), "device": jax.devices()[0].device_kind, "packages": found}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -58,7 +58,7 @@ def table(result: dict[str, Any]) -> str:
     machine = result["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     lines = [
-        f"{result['about']} ({machine['cpus']} processors, {machine['device']}; {packages}).",
+        f"{result['about']} ({machine['cpus']} processors, {machine['cpu']}; {machine['device']}; {packages}).",
         "",
         f"| case | variant | {result['unit']} | ratio |",
         "|---|---|---|---|",
