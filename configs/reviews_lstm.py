@@ -3,10 +3,12 @@
 python scripts/prepare_data.py reviews
 jaxlab train --config=configs/reviews_lstm.py --workdir=runs/reviews && jaxlab evaluate --workdir=runs/reviews
 
-Test accuracy 0.8904, cross-entropy 0.2707 (step 800), seed 0; 4 minutes on 2 CPU cores that other work shared. The
-preset ``:transformer``, a small encoder: 0.8856 and 0.2826 (step 700). Always "recommended" has 0.8128 and 0.4822. A
-bag of words, `jaxlab baseline --config=configs/reviews_lstm.py --split=test`, has 0.8937 and 0.2526: with 17,415 texts
-and nothing learnt before, the LSTM stays 0.3 points behind it and the encoder 0.8 (one standard error: 0.7 points).
+Test accuracy 0.889 and cross-entropy 0.277, the means of seeds 0 to 4 (0.887 to 0.891, 0.271 to 0.286), a minute each
+on 2 CPU cores. The preset ``:transformer``, a small encoder: 0.883 and 0.274 with seeds 0 to 2 (0.878 to 0.890, 0.269
+to 0.276), in two minutes. Always "recommended" has 0.8128 and 0.4822. A bag of words,
+`jaxlab baseline --config=configs/reviews_lstm.py --split=test`, has 0.8937 and 0.2526: with 17,415 texts and nothing
+learnt before, the LSTM stays 0.5 points behind it and the encoder 1.0 (one standard error of a run: 0.7 points). The
+rate of token dropout was chosen on validation, where it took the LSTM from 0.903 and 0.243 to 0.906 and 0.233.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +27,7 @@ def get_config() -> ConfigDict:
         spec("jaxlab.data.fields:drop", names=("rating", "clothing_id")),  # the rating all but is the answer
     )
     config.data.precomputed = 2  # the second run tokenises nothing
-    config.data.augment = (spec("jaxlab.data.text_noise:token_dropout", replacement_id=1, probability=0.1),)
+    config.data.augment = (spec("jaxlab.data.text_noise:token_dropout", replacement_id=1, probability=0.3),)
     config.data.buckets.lengths = (48, 80, 128)
     config.model = spec("jaxlab.models.lstm:make", width=128, features=64, dropout=0.5)
     config.objective = spec("jaxlab.objectives.classify:make", inputs=("tokens", "token_mask"))
